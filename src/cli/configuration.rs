@@ -90,7 +90,7 @@ mod tests {
         }
         let (output, results, remarks) = kept(json);
         let dir = scratch.path().to_owned();
-        let mut context = Context { door: Door::Dir(dir.clone()), dir, output };
+        let mut context = Context { door: Door::Dir(dir.clone()), dir, output, progress: None };
         let exit = check(&mut context, &CheckArguments { file: None, strict }, &|_| None);
         (exit.map_err(|error| error.exit), results.text(), remarks.text())
     }

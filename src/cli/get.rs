@@ -4,8 +4,9 @@ use super::Context;
 use super::client::Client;
 use super::destination::{Temporary, cannot_write, is_special, open_special, target};
 use super::exit::{CommandError, Exit};
+use super::hook;
 use super::output::{Output, counted, shown};
-use super::progress::Meter;
+use super::progress::{Form, Meter};
 use super::read::read;
 use super::sets::{Address, Found, GetSet, find, get as get_set, is_list};
 use crate::config::units::{format_size, parse_duration, parse_size};
@@ -13,6 +14,7 @@ use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response};
 use serde_json::json;
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
@@ -35,6 +37,7 @@ Examples:
   elver get HASH --range 4096- -o -     everything from byte 4096 on
   elver get HASH --range -500 -o tail   the last 500 bytes, into a file of 500 bytes
   elver get HASH --offset 4096 --length 100 -o -
+  elver get HASH -o fw.bin --on-complete 'sysupgrade \"$ELVER_FILE\"'
   elver get HASH/ -o photos             a set: what differs from it in the directory photos
   elver get HASH/2019/a.jpg -o -        a file of a set; HASH/2019 is a directory of it
 
@@ -84,6 +87,10 @@ pub(super) struct GetArguments {
     /// Of a set: read every file, also those whose length and time are those of the set
     #[arg(long)]
     checksum: bool,
+    /// Run this shell command after each file, which it finds in ELVER_FILE, ELVER_HASH and ELVER_LENGTH, and after a set, whose
+    /// directory is in ELVER_FILE; its failure is one of `get`
+    #[arg(long, value_name = "CMD")]
+    on_complete: Option<OsString>,
 }
 
 impl GetArguments {
@@ -144,6 +151,9 @@ fn parse_range(text: &str) -> Result<Part, String> {
 pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
     let usage = |message: &str| Err(CommandError::new(Exit::Usage, message));
     let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || is_special(path));
+    if written_to.is_some() && arguments.on_complete.is_some() {
+        return usage("a stream leaves no file for --on-complete: name a file with -o");
+    }
     if written_to.is_some() && arguments.mode.is_some() {
         return usage("a stream has no mode: leave --mode out, or name a file with -o");
     }
@@ -204,7 +214,13 @@ fn get_of_set(context: &mut Context, arguments: &GetArguments) -> Result<Exit, C
         None => usage(format!("{address} is a set: name the directory that it goes into with -o")),
         Some(directory) => {
             let GetArguments { delete, checksum, timeout, .. } = *arguments;
-            get_set(context, &GetSet { address, directory, delete, checksum, timeout })
+            let exit = get_set(context, &GetSet { address, directory, delete, checksum, timeout })?;
+            match &arguments.on_complete {
+                Some(command) if exit == Exit::Done => {
+                    hook::run(command, address.hash, directory, None).map(|()| exit)
+                }
+                _ => Ok(exit),
+            }
         }
     }
 }
@@ -235,7 +251,7 @@ enum Way {
 impl Way {
     fn finish(self, context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
         match self {
-            Way::Node(fetch) => fetch.finish(context),
+            Way::Node(fetch) => fetch.finish(context, arguments),
             Way::Client(hash) => through_client(context, hash, None, arguments),
         }
     }
@@ -267,8 +283,8 @@ impl Fetch {
     }
 
     /// Waits for the end of the download and prints the result.
-    fn finish(mut self, context: &mut Context) -> Result<Exit, CommandError> {
-        let mut meter = Meter::new(context.shows_progress(), &shown(&self.output));
+    fn finish(mut self, context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
+        let mut meter = Meter::new(context.progress(), &shown(&self.output));
         let (hash, length, path, sources) = loop {
             match self.client.receive()? {
                 Response::Progress(progress) => meter.show(&progress),
@@ -303,7 +319,10 @@ impl Fetch {
             context.output.remark(&format!("{}: {} from {from}", shown(&self.output), format_size(length)));
         }
         context.output.flush()?;
-        Ok(Exit::Done)
+        match &arguments.on_complete {
+            Some(command) => hook::run(command, hash, &path, Some(length)).map(|()| Exit::Done),
+            None => Ok(Exit::Done),
+        }
     }
 }
 
@@ -317,12 +336,17 @@ fn write_out(
 ) -> Result<Exit, CommandError> {
     if path != Path::new("-") {
         let mut output = Output::to_file(path, open_special(path)?);
-        let meter = Meter::new(context.shows_progress(), &hash.to_string());
+        let meter = Meter::new(context.progress(), &hash.to_string());
         return read(context, hash, part, timeout, meter, &mut output).map(|_| Exit::Done);
     }
+    let form = match context.progress() {
+        // The content goes to the same terminal.
+        Form::Bar if io::stdout().is_terminal() => Form::None,
+        form => form,
+    };
+    let meter = Meter::new(form, &hash.to_string());
     // Standard output carries only the content.
     context.output.json = false;
-    let meter = Meter::new(context.shows_progress() && !io::stdout().is_terminal(), &hash.to_string());
     let none = Output::new(false, true, Box::new(io::sink()), Box::new(io::sink()));
     let mut output = core::mem::replace(&mut context.output, none);
     let result = read(context, hash, part, timeout, meter, &mut output);
@@ -349,7 +373,7 @@ fn through_client(
         set.map_err(|error| cannot_write(&target, &error))?;
     }
     let mut output = Output::to_file(&path, file);
-    let meter = Meter::new(context.shows_progress(), &shown(&path));
+    let meter = Meter::new(context.progress(), &shown(&path));
     let done = read(context, hash, part, arguments.timeout, meter, &mut output)?;
     drop(output);
     temporary.take_name(&target, arguments.force).map_err(|error| cannot_write(&target, &error))?;
@@ -361,7 +385,12 @@ fn through_client(
     } else if let Some(done) = done {
         context.output.remark(&format!("{}: {}", shown(&path), format_size(done.bytes)));
     }
-    Ok(Exit::Done)
+    match (&arguments.on_complete, done) {
+        (Some(command), Some(done)) => {
+            hook::run(command, hash, &target, Some(done.bytes)).map(|()| Exit::Done)
+        }
+        _ => Ok(Exit::Done),
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +417,7 @@ mod tests {
             mode: None,
             delete: false,
             checksum: false,
+            on_complete: None,
         }
     }
 
@@ -622,8 +652,12 @@ mod tests {
         let (output, _, remarks) = kept(false);
         drop(output);
         let output = Output::new(false, false, Box::new(Gone), Box::new(remarks.clone()));
-        let mut context =
-            Context { dir: daemon.dir().to_owned(), door: Door::Dir(daemon.dir().to_owned()), output };
+        let mut context = Context {
+            dir: daemon.dir().to_owned(),
+            door: Door::Dir(daemon.dir().to_owned()),
+            output,
+            progress: None,
+        };
         let arguments = arguments(key(b"wonderful"), Path::new("-"));
         assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
         assert_eq!(remarks.text(), "");

@@ -6,7 +6,8 @@
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
-//! - `logging`: a log that never blocks the node on its reader.
+//! - `logging`: a log that never blocks the node on its reader; `stamp`: what stands before its lines. `hook`: commands that are run
+//!   for files that have arrived.
 //! - `daemon`: the loop of `elver node`; `service`: what the service manager is told; `reload`: reading the configuration again.
 //! - `put`, `get`, `sets`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `configuration`, `network`, `node`, `demo`: the commands.
 
@@ -23,6 +24,7 @@ mod destination;
 mod explain;
 mod files;
 mod get;
+mod hook;
 mod identity;
 mod limit;
 mod logging;
@@ -37,6 +39,7 @@ mod reload;
 mod scrub;
 mod service;
 mod sets;
+mod stamp;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -50,7 +53,8 @@ use client::{Client, ClientError, Door, SYSTEM_SOCKET};
 use exit::{CommandError, EXIT_CODES_HELP, Exit};
 use logging::Log;
 use output::Output;
-use progress::Meter;
+use progress::{Form, Meter};
+use stamp::Stamp;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -58,7 +62,7 @@ use std::process::ExitCode;
 
 /// A peer-to-peer node small enough for a router: put a file in at any node, get it at any other, verified
 #[derive(Parser, Debug)]
-#[command(name = "elver", version, after_help = after_help(), disable_help_subcommand = true)]
+#[command(name = "elver", version, after_help = after_help())]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -81,9 +85,12 @@ struct Global {
     /// Log more on standard error: -v what happens, -vv why, -vvv everything [env: ELVER_LOG]
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print only results, warnings and errors; no progress bar
+    /// Print only results, warnings and errors; no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// The form of progress on standard error [default: a bar on a terminal, lines elsewhere, none with --json]
+    #[arg(long, global = true, value_enum, value_name = "FORM", conflicts_with = "quiet")]
+    progress: Option<Form>,
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -159,17 +166,25 @@ struct Context {
     dir: PathBuf,
     door: Door,
     output: Output,
+    /// The form of progress that was asked for.
+    progress: Option<Form>,
 }
 
 impl Context {
-    /// Sends a command to the daemon and waits for the reply. On a terminal it shows a progress bar meanwhile.
+    /// Sends a command to the daemon and waits for the reply. Shows progress meanwhile.
     fn request(&self, command: &Command, name: &str) -> Result<Reply, ClientError> {
-        let mut meter = Meter::new(self.shows_progress(), name);
+        let mut meter = Meter::new(self.progress(), name);
         Client::open(&self.door)?.ask(command, |progress| meter.show(progress))
     }
 
-    fn shows_progress(&self) -> bool {
-        !self.output.json && !self.output.quiet && std::io::stderr().is_terminal()
+    /// The form of progress.
+    fn progress(&self) -> Form {
+        match self.progress {
+            Some(form) => form,
+            None if self.output.json || self.output.quiet => Form::None,
+            None if std::io::stderr().is_terminal() => Form::Bar,
+            None => Form::Lines,
+        }
     }
 
     fn unexpected(&self, reply: &Reply) -> CommandError {
@@ -210,7 +225,7 @@ fn report_usage(error: &clap::Error, json: bool) -> Exit {
 }
 
 fn run(arguments: Arguments) -> Exit {
-    let Global { dir, socket, json, verbose, quiet } = arguments.global;
+    let Global { dir, socket, json, verbose, quiet, progress } = arguments.global;
     // A node must not block on the reader of its log; any other command may.
     let log = matches!(arguments.command, Subcommand::Node(_)).then(Log::standard);
     start_log(log.as_ref(), verbose, quiet);
@@ -227,7 +242,7 @@ fn run(arguments: Arguments) -> Exit {
         }
     };
     let door = door(&dir, named, socket, &config::environment);
-    let mut context = Context { dir, door, output };
+    let mut context = Context { dir, door, output, progress };
     let result = match arguments.command {
         Subcommand::Node(arguments) => node::run(&mut context, *arguments, log.as_ref()),
         Subcommand::Put(arguments) => put::run(&mut context, &arguments),
@@ -269,7 +284,7 @@ fn door(dir: &Path, named: bool, socket: Option<PathBuf>, environment: config::E
     }
 }
 
-/// Starts the log on standard error, by default with warnings and errors only. The lines carry no time: a log collector adds it.
+/// Starts the log on standard error, by default with warnings and errors only.
 fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Warn);
@@ -280,12 +295,16 @@ fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
         (2, _) => drop(builder.filter_level(log::LevelFilter::Debug)),
         _ => drop(builder.filter_level(log::LevelFilter::Trace)),
     }
-    if let Some(log) = log {
-        builder.target(env_logger::Target::Pipe(Box::new(log.clone())));
-    }
-    builder.format(|line, record| {
+    let stamp = match log {
+        Some(log) => {
+            builder.target(env_logger::Target::Pipe(Box::new(log.clone())));
+            Stamp::of_node(&config::environment, std::io::stderr())
+        }
+        None => Stamp::Nothing,
+    };
+    builder.format(move |line, record| {
         let level = record.level().as_str().to_ascii_lowercase();
-        writeln!(line, "elver: {level}: {}", record.args())
+        writeln!(line, "{}elver: {level}: {}", stamp.before(record.level()), record.args())
     });
     // It fails only when the process has a logger already, which then takes the lines.
     let _ = builder.try_init();
@@ -375,6 +394,8 @@ mod tests {
             "elver node --listen here",
             "elver node --leaf=perhaps",
             "elver -q -v status",
+            "elver --progress loud status",
+            "elver help nothing",
             "elver demo --nodes 3",
             "elver id --new --golden",
             "elver network",
@@ -386,6 +407,15 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_command_or_option_is_answered_with_the_one_that_was_meant() {
+        for (line, meant) in [("elver staus", "status"), ("elver get --ouput x", "--output")] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(meant), "{error}");
+        }
+        assert_eq!(parse("elver help put").unwrap_err().kind(), ErrorKind::DisplayHelp);
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub(super) fn run(
 
 /// Tells the node to hand over the pieces that only it has, to say goodbye and to stop. Waits until it has stopped.
 pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result<Exit, CommandError> {
-    let mut meter = Meter::new(context.shows_progress(), "leaving");
+    let mut meter = Meter::new(context.progress(), "leaving");
     // The system's node does not end because a user has none of their own.
     let door = context.door.without_system();
     let mut client = Client::open(&door)?;

@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
             done: BTreeMap::new(),
             told: 0,
             exit: Exit::Done,
-            meter: Meter::new(context.shows_progress(), &name),
+            meter: Meter::new(context.progress(), &name),
         }
     }
 

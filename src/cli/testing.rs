@@ -98,7 +98,12 @@ impl FakeDaemon {
     pub(super) fn context(&self, json: bool) -> (Context, Kept, Kept) {
         let (output, results, remarks) = kept(json);
         (
-            Context { dir: self.dir().to_owned(), door: Door::Dir(self.dir().to_owned()), output },
+            Context {
+                dir: self.dir().to_owned(),
+                door: Door::Dir(self.dir().to_owned()),
+                output,
+                progress: None,
+            },
             results,
             remarks,
         )

@@ -285,8 +285,12 @@ mod tests {
     #[test]
     fn a_value_that_is_too_long_is_refused_without_a_daemon() {
         let (output, _, _) = kept(false);
-        let mut context =
-            Context { dir: "/nonexistent".into(), door: Door::Dir("/nonexistent".into()), output };
+        let mut context = Context {
+            dir: "/nonexistent".into(),
+            door: Door::Dir("/nonexistent".into()),
+            output,
+            progress: None,
+        };
         let arguments = SetArguments { name: "n".to_owned(), value: "v".repeat(897).into(), ttl: None };
         assert_eq!(set(&mut context, &arguments).unwrap_err().exit, Exit::Usage);
     }

@@ -67,7 +67,7 @@ pub(in crate::cli) fn get(context: &mut Context, order: &GetSet<'_>) -> Result<E
     }
     let (spool, survey) = result?;
     let rules = Rules { times: survey.times, modes: spool.keeps_modes, checksum: order.checksum };
-    let meter = Meter::new(context.shows_progress(), &shown(order.directory));
+    let meter = Meter::new(context.progress(), &shown(order.directory));
     let mut run = Run {
         order,
         root,

@@ -105,7 +105,7 @@ pub(super) fn stream(
     mut take: impl FnMut(&[u8], Record<'_>) -> Result<(), CommandError>,
 ) -> Result<bool, CommandError> {
     let mut feed = Feed::new();
-    let meter = Meter::new(context.shows_progress(), &hash.to_string());
+    let meter = Meter::new(context.progress(), &hash.to_string());
     let mut fault = None;
     let done = read_to(context, hash, None, timeout, meter, |content, bytes| {
         let fed = match content.file_length > LIST_BYTES_MAX {

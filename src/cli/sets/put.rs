@@ -61,7 +61,7 @@ pub(in crate::cli) fn put(context: &mut Context, order: &PutSet<'_>) -> Result<E
         list: ListFile::create(context, order.times)?,
         tally: Tally::default(),
         exit: Exit::Done,
-        meter: Meter::new(context.shows_progress(), &shown(order.directory)),
+        meter: Meter::new(context.progress(), &shown(order.directory)),
     };
     run.files(context)?;
     run.finish(context)
