@@ -5,6 +5,7 @@ mod support;
 use rustix::process::Signal;
 use serde_json::json;
 use std::ffi::OsStr;
+use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -204,6 +205,15 @@ fn a_node_under_a_service_manager() {
     assert_eq!(limit(), 1 << 20);
     std::fs::write(&config, "quota = '2GiB'\nupload_rate = '2MiB'\nsocket = 'control'\nsocket_mode = 660\n")
         .unwrap();
+    let file = scratch.file("file", b"content");
+    finish(program().arg("--socket").arg(&control).args(["put", "--replicas", "0"]).arg(file)).expect(0);
+    let mut events = program();
+    events.arg("--socket").arg(&control).args(["events", "--json", "--after", "0"]).stdout(Stdio::piped());
+    let mut events = events.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(events.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let _ = (events.kill(), events.wait());
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["hash"], hash(b"content"), "{line}");
     node.signal(Signal::HUP);
     heard("RELOADING=1\n");
     heard("READY=1\n");

@@ -9,7 +9,8 @@
 //! - `logging`: a log that never blocks the node on its reader; `stamp`: what stands before its lines. `hook`: commands that are run
 //!   for files that have arrived.
 //! - `daemon`: the loop of `elver node`; `service`: what the service manager is told; `reload`: reading the configuration again.
-//! - `put`, `get`, `sets`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `configuration`, `network`, `node`, `demo`: the commands.
+//! - `put`, `get`, `sets`, `files`, `values`, `explain`, `peers`, `status`, `events`, `limit`, `configuration`, `network`, `node`,
+//!   `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -21,6 +22,7 @@ mod configuration;
 mod daemon;
 mod demo;
 mod destination;
+mod events;
 mod explain;
 mod files;
 mod get;
@@ -125,6 +127,9 @@ enum Subcommand {
     Peers(peers::PeersArguments),
     /// Show the node's state and statistics
     Status,
+    /// Print what happens at the node: downloads, departures, alarms
+    #[command(after_help = events::AFTER_HELP)]
+    Events(events::EventsArguments),
     /// Read everything on disk now, and drop damaged pieces so that repair replaces them
     #[command(after_help = scrub::AFTER_HELP)]
     Scrub(scrub::ScrubArguments),
@@ -255,6 +260,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
         Subcommand::Peers(arguments) => peers::peers(&mut context, &arguments),
+        Subcommand::Events(arguments) => events::run(&mut context, &arguments),
         Subcommand::Scrub(arguments) => scrub::run(&mut context, &arguments),
         Subcommand::Status => status::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),

@@ -90,8 +90,9 @@ impl Driver {
     pub fn command(&mut self, command: Command) -> CommandId {
         let id = self.embedded.next_id();
         let now = self.clock.now();
-        self.node.handle_command(now, id, command);
+        self.obey(now, id, command);
         self.carry_out(now);
+        self.tell_events(now);
         self.send_datagrams();
         id
     }
@@ -124,6 +125,7 @@ impl Driver {
     /// Cancels a command of the embedding program. A download or a read for which no other command waits ends.
     pub fn cancel(&mut self, command: CommandId) {
         self.embedded.cancel(command);
+        self.feed.cancel(command);
         let now = self.clock.now();
         self.node.handle_cancel(now, command);
         self.carry_out(now);

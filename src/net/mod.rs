@@ -17,6 +17,7 @@
 //! - `resolver`: host names of bootstrap nodes.
 //! - `addresses`: the addresses of this machine, and when they change.
 //! - `lan`: the multicast groups on which nodes of one link find each other.
+//! - `events`: what happened, for clients that watch.
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
@@ -28,6 +29,7 @@ mod control;
 mod dials;
 mod embedded;
 mod error;
+mod events;
 mod histogram;
 mod http;
 mod lan;
@@ -47,7 +49,7 @@ use crate::disk::{Disk, Outflow};
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{Place, Space};
-use crate::node::command::{Reply, Response, Status};
+use crate::node::command::{Event, Reply, Response, Status};
 use crate::node::{Node, NodeConfig, Output};
 use crate::time::{Duration, Instant};
 use acceptor::Acceptor;
@@ -60,6 +62,7 @@ use core::net::SocketAddr;
 use dials::Dials;
 use embedded::Embedded;
 pub use error::StartError;
+use events::Feed;
 use histogram::Histogram;
 use http::Http;
 pub use http::HttpToken;
@@ -153,6 +156,7 @@ pub struct Driver {
     turns: Histogram,
     /// The commands given through [`command`](Driver::command).
     embedded: Embedded,
+    feed: Feed,
     /// After an order to stop: when the loop ends, even if work is unfinished.
     stop_at: Option<Instant>,
     /// When the node's directory was last checked.
@@ -251,6 +255,7 @@ impl Driver {
             lan,
             turns: Histogram::default(),
             embedded: Embedded::default(),
+            feed: Feed::new(),
             stop_at: None,
             looked_at: Instant::ZERO,
             idle_at: Instant::ZERO,
@@ -327,6 +332,7 @@ impl Driver {
         if self.looked_at + self.node.look_interval() <= now {
             self.look_at_disk(now);
         }
+        self.tell_events(now);
         self.control.tell(now);
         // The responses of this turn leave in this turn.
         self.serve_clients(now);
@@ -394,6 +400,7 @@ impl Driver {
             self.addresses.next_deadline(),
             Some(self.looked_at + self.node.look_interval()),
             self.disk.has_idle_work().then_some(self.idle_at),
+            self.feed.next_look(self.clock.now()),
         ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
     }
@@ -509,8 +516,9 @@ impl Driver {
                     if let Some(descriptor) = descriptor {
                         self.passed.take(id, &command, descriptor, &mut self.disk);
                     }
-                    self.node.handle_command(now, id, command);
+                    self.obey(now, id, command);
                 }
+                Request::Cancel(id) if self.feed.cancel(id) => {}
                 Request::Cancel(id) => self.node.handle_cancel(now, id),
                 Request::Sent(id, bytes) => self.node.handle_content_sent(now, id, bytes),
             }
@@ -603,11 +611,10 @@ impl Driver {
                     self.add_loop_counters(status);
                 }
                 self.passed.answered(command, &mut response, &mut self.disk);
-                match (&mut self.http, Embedded::is_own(command)) {
-                    (_, true) => self.embedded.respond(command, response),
-                    (Some(http), _) if Http::is_own(command) => http.respond(now, command, &response),
-                    _ => self.control.respond(now, command, response),
+                if let Some(event) = Event::of(&response) {
+                    self.feed.add(event);
                 }
+                self.respond(now, command, response);
             }
             Output::Opened { command, file_length } => {
                 if let Some(http) = self.http.as_mut().filter(|_| Http::is_own(command)) {

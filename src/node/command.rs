@@ -1,10 +1,12 @@
 //! The commands of a node and their answers. Over the control socket they are JSON, one object a line.
 
+mod event;
 mod explanation;
 mod line;
 mod status;
 mod trouble;
 
+pub use event::{Event, Numbered};
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
 pub use line::{Wrapping, parse_line};
 pub use status::{
@@ -141,6 +143,12 @@ pub enum Command {
     },
     /// Report the node's id and key.
     Id,
+    /// Report what happens: answered as soon as there are events. A client then asks again for those that follow.
+    Events {
+        /// The number of the last event that the client knows; `None` is the last that there is.
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Hand over pieces with too few other copies, say goodbye to the network, and stop.
     Leave {
         /// The time limit for handing over, in seconds; `None` is 60.
@@ -329,6 +337,13 @@ pub enum Reply {
     },
     /// The result of the audit.
     Explain(Box<Explanation>),
+    /// What has happened.
+    Events {
+        /// In order, at least one, not always all that there are.
+        events: Vec<Numbered>,
+        /// The number of events before them that the node has forgotten.
+        missed: u64,
+    },
     /// The file is no longer shared.
     Remove {
         /// Its address.

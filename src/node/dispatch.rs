@@ -3,7 +3,7 @@
 //! Nothing is decided here. [`Node::settle`] defines the order: events of the machines come before the work that follows from them,
 //! until no machine has an event left.
 
-use super::command::{Command, CommandId, Reply};
+use super::command::{Command, CommandId, FailureReason, Reply};
 use super::machines::Machines;
 use super::ops::{audit, download, read, values};
 use super::{HostName, Node, Waiting, bridge, joining, limit, status};
@@ -261,6 +261,10 @@ impl Node {
                 self.machines.done(id, Reply::Status(Box::new(status)));
             }
             Command::Id => self.machines.done(id, Reply::Id { id: self.id(), public: self.public() }),
+            // The driver has the events, and answers.
+            Command::Events { .. } => {
+                self.machines.fail(id, FailureReason::Usage, "this node is run without events");
+            }
             Command::Leave { timeout } => self.ops.departure.start(now, id, timeout, &self.machines),
         }
     }

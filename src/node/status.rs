@@ -288,16 +288,22 @@ fn stranger(contact: &Contact) -> Peer {
     }
 }
 
+impl From<Liveness> for MemberState {
+    fn from(liveness: Liveness) -> Self {
+        match liveness {
+            Liveness::Live => MemberState::Live,
+            Liveness::Suspect => MemberState::Suspect,
+            Liveness::Unresponsive => MemberState::Unresponsive,
+            Liveness::Evicted => MemberState::Evicted,
+            Liveness::Left { .. } => MemberState::Left,
+            Liveness::Unproven => MemberState::Unproven,
+        }
+    }
+}
+
 /// Adds what membership knows about a peer.
 fn describe(now: Instant, peer: &mut Peer, member: &Member) {
-    peer.state = Some(match member.liveness {
-        Liveness::Live => MemberState::Live,
-        Liveness::Suspect => MemberState::Suspect,
-        Liveness::Unresponsive => MemberState::Unresponsive,
-        Liveness::Evicted => MemberState::Evicted,
-        Liveness::Left { .. } => MemberState::Left,
-        Liveness::Unproven => MemberState::Unproven,
-    });
+    peer.state = Some(member.liveness.into());
     if let Some(heard) = member.heard {
         peer.last_seen_seconds = now.since(heard).as_secs();
     }

@@ -44,6 +44,7 @@ impl Command {
             Command::Peers => "peers",
             Command::Status => "status",
             Command::Scrub { .. } => "scrub",
+            Command::Events { .. } => "events",
             Command::Id => "id",
             Command::Leave { .. } => "leave",
             Command::Limit { .. } => "limit",
