@@ -207,7 +207,9 @@ impl Driver {
             }
         }
         let addresses = Addresses::watch(clock.now(), registry, ADDRESSES);
-        let lan = config.lan.then(|| Lan::start(addr.ip(), registry, LAN));
+        // A loopback address is on no link, so commands need not wait for answers from there.
+        let on_links = config.lan && !addr.ip().is_loopback();
+        let lan = on_links.then(|| Lan::start(addr.ip(), registry, LAN));
         let node_config = NodeConfig {
             limits: config.limits,
             leaf: config.leaf,
@@ -217,7 +219,7 @@ impl Driver {
             listen: addr,
             bootstrap,
             bootstrap_names,
-            lan: config.lan,
+            lan: on_links,
             replicas: config.replicas,
             lifetime: config.lifetime_seconds,
             cache_dir: disk
