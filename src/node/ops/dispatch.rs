@@ -130,7 +130,7 @@ impl Ops {
                 self.uploads.handle_copied(now, (file, piece, push), target, result, machines);
             }
             Some(Copying::Place(PlaceFor::Relocation { key })) => {
-                self.repair.handle_placed(now, (key, push), target, result, machines);
+                self.repair.handle_placed(now, (key, push), result, machines);
             }
             Some(Copying::Repair(key)) => self.repair.handle_copied(now, &key, target, result, machines),
             None => {}

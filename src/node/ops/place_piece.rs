@@ -2,7 +2,8 @@
 //!
 //! The closest nodes come from the lookup cache or from a lookup. As many of them as copies are missing are offered the piece, the
 //! nearest first. A node that refuses, fails or is avoided is replaced by the next nearest one. While a node has enough copies under
-//! way, or transfer has no room, the piece waits. Placing is over when enough nodes have the piece, or none is left to offer it to.
+//! way, or transfer has no room, the piece waits. A node that says that it is busy is asked again a few times. Placing is over when
+//! enough nodes have the piece, or none is left to offer it to.
 
 use crate::dht::LookupId;
 use crate::id::{Key, NodeId};
@@ -12,12 +13,15 @@ use crate::replication::Placed;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
-use crate::wire::frame::Offer;
+use crate::wire::frame::{Offer, Refusal};
 use crate::wire::message::Want;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The pause before the next attempt when there was no room for a copy.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// Busy answers of one node after which it is asked again. The pauses are 1, 2, 4 and 8 times [`ROOM_WAIT`]. A node that is busy even
+/// then counts as one that refused: one that is about to leave is busy for good.
+const BUSY_MAX: u32 = 4;
 
 /// The operation that a piece is placed for. It gets the events of the lookup and of the copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,9 +56,11 @@ pub(in crate::node) struct PlacePiece {
     candidates: VecDeque<Contact>,
     /// Copies that are still needed, not counting those under way.
     missing: usize,
-    under_way: BTreeSet<PushId>,
+    under_way: BTreeMap<PushId, Contact>,
     /// Those of them whose targets are silent, so that further nodes were offered the piece in their place. They may still succeed.
     replaced: BTreeSet<PushId>,
+    /// Candidates that were busy: how often, and when each is asked again.
+    busy: BTreeMap<NodeId, (u32, Instant)>,
     /// The other nodes that have it.
     holders: Vec<Placed>,
     /// When to try again, because there was no room for a copy.
@@ -80,8 +86,9 @@ impl PlacePiece {
             lookup: None,
             candidates: VecDeque::new(),
             missing: 0,
-            under_way: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             replaced: BTreeSet::new(),
+            busy: BTreeMap::new(),
             holders: Vec::new(),
             room_at: None,
             is_gone: false,
@@ -156,22 +163,24 @@ impl PlacePiece {
         &mut self,
         now: Instant,
         push: PushId,
-        target: &NodeId,
         result: &Result<PushOutcome, PushError>,
         machines: &mut Machines,
     ) {
-        let was_under_way = self.under_way.remove(&push);
-        debug_assert!(was_under_way, "a copy ends once");
-        if !was_under_way {
-            return;
-        }
+        let ended = self.under_way.remove(&push);
+        debug_assert!(ended.is_some(), "a copy ends once");
+        let Some(target) = ended else { return };
         let was_replaced = self.replaced.remove(&push);
         match result {
             Ok(outcome) => {
-                self.holders.push(Placed { id: *target, had: *outcome == PushOutcome::Had });
-                machines.replication.confirmed(now, &self.offer.key, target);
+                self.holders.push(Placed { id: target.id, had: *outcome == PushOutcome::Had });
+                machines.replication.confirmed(now, &self.offer.key, &target.id);
             }
-            Err(_) => self.missing += usize::from(!was_replaced),
+            Err(error) => {
+                if *error == PushError::Refused(Refusal::Busy) {
+                    self.ask_again(now, target);
+                }
+                self.missing += usize::from(!was_replaced);
+            }
         }
         if was_replaced && result.is_ok() {
             self.missing = self.missing.saturating_sub(1);
@@ -179,10 +188,19 @@ impl PlacePiece {
         self.advance(now, machines);
     }
 
+    /// A node is busy: it keeps its place, and is asked again later.
+    fn ask_again(&mut self, now: Instant, target: Contact) {
+        let (times, at) = self.busy.entry(target.id).or_insert((0, now));
+        if *times < BUSY_MAX {
+            (*times, *at) = (*times + 1, now + ROOM_WAIT * (1 << *times));
+            self.candidates.push_front(target);
+        }
+    }
+
     /// Offers the piece to further nodes in place of targets that are silent, if the other copies under way are fewer than the
-    /// `needed` ones. Nodes that are silent, and at which the piece would only wait for room, come last then.
+    /// `needed` ones. Nodes that are silent or busy, and at which the piece would only wait, come last then.
     pub(in crate::node) fn replace_slow(&mut self, now: Instant, needed: usize, machines: &mut Machines) {
-        let unreplaced = self.under_way.difference(&self.replaced).copied();
+        let unreplaced = self.under_way.keys().filter(|push| !self.replaced.contains(push)).copied();
         let is_slow = |push: &PushId| machines.transfer.is_push_slow(now, *push);
         let (slow, hopeful): (Vec<PushId>, Vec<PushId>) = unreplaced.partition(is_slow);
         for push in slow.into_iter().take(needed.saturating_sub(hopeful.len())) {
@@ -190,7 +208,10 @@ impl PlacePiece {
             self.missing += 1;
         }
         if hopeful.len() < needed {
-            let is_slow = |contact: &Contact| machines.transfer.is_target_slow(now, &contact.id);
+            let busy = &self.busy;
+            let is_slow = |contact: &Contact| {
+                busy.contains_key(&contact.id) || machines.transfer.is_target_slow(now, &contact.id)
+            };
             self.candidates.make_contiguous().sort_by_key(is_slow);
         }
         self.advance(now, machines);
@@ -214,7 +235,11 @@ impl PlacePiece {
             };
             // Only from the nodes that should hold it: a farther node replaces one that failed, not one that is busy.
             let next = self.candidates.iter().take(self.missing);
-            let free = next.enumerate().find(|(_, contact)| machines.takes_copy(&contact.id));
+            let is_free = |contact: &Contact| {
+                let is_busy = self.busy.get(&contact.id).is_some_and(|(_, until)| *until > now);
+                !is_busy && machines.takes_copy(&contact.id)
+            };
+            let free = next.enumerate().find(|(_, contact)| is_free(contact));
             let target = free.map(|(position, _)| position).and_then(|at| self.candidates.remove(at));
             let Some(target) = target else {
                 self.room_at = Some(now + ROOM_WAIT);
@@ -227,7 +252,7 @@ impl PlacePiece {
                 return;
             };
             self.missing -= 1;
-            self.under_way.insert(push);
+            self.under_way.insert(push, target);
         }
     }
 
@@ -237,7 +262,7 @@ impl PlacePiece {
             machines.lookups.remove(&lookup);
             machines.dht.stop(lookup);
         }
-        for push in &self.under_way {
+        for push in self.under_way.keys() {
             machines.pushes.remove(push);
         }
     }
@@ -272,7 +297,6 @@ mod tests {
     use crate::manifest::Content;
     use crate::node::machines::COPIES_PER_NODE_MAX;
     use crate::store::Store;
-    use crate::wire::frame::Refusal;
 
     const START: Instant = Instant::from_secs(1000);
     const KEY: Key = Key([9; 32]);
@@ -292,6 +316,7 @@ mod tests {
     const STORED: Result<PushOutcome, PushError> = Ok(PushOutcome::Stored);
     const HAD: Result<PushOutcome, PushError> = Ok(PushOutcome::Had);
     const FULL: Result<PushOutcome, PushError> = Err(PushError::Refused(Refusal::NoSpace));
+    const BUSY: Result<PushOutcome, PushError> = Err(PushError::Refused(Refusal::Busy));
     const NOT_CLOSE: Result<PushOutcome, PushError> = Err(PushError::Refused(Refusal::NotClose));
     const SILENT: Result<PushOutcome, PushError> = Err(PushError::Lost);
     const UNREACHABLE: Result<PushOutcome, PushError> = Err(PushError::Unreachable);
@@ -341,7 +366,7 @@ mod tests {
             let push = self.machines.pushes.iter().find(|(_, (_, to))| *to == id).map(|(push, _)| *push);
             let push = push.expect("a copy to it is under way");
             self.machines.pushes.remove(&push);
-            self.place.handle_copied(self.now, push, &id, result, &mut self.machines);
+            self.place.handle_copied(self.now, push, result, &mut self.machines);
         }
 
         /// Advances the time to the next deadline.
@@ -510,6 +535,42 @@ mod tests {
         bench.wait();
         assert!(!bench.place.waits_for(&node(1).id));
         assert_eq!(bench.place.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_node_that_says_that_it_is_busy_is_asked_again_and_not_replaced() {
+        let mut bench = Bench::looked_up(AIM, 4);
+        bench.end(1, &BUSY);
+        assert_eq!(bench.targets(), [2], "node 1 keeps its place");
+        bench.end(2, &STORED);
+        assert!(!bench.place.is_over());
+        bench.wait();
+        assert_eq!(bench.targets(), [1]);
+        bench.end(1, &STORED);
+        assert!(bench.place.is_over() && !bench.place.is_short());
+    }
+
+    #[test]
+    fn a_node_that_stays_busy_is_replaced_after_fifteen_seconds() {
+        let mut bench = Bench::looked_up(Aim { holders: 1, ..AIM }, 2);
+        for pause in [1, 2, 4, 8] {
+            let asked = bench.now;
+            bench.end(1, &BUSY);
+            while bench.targets().is_empty() {
+                bench.wait();
+            }
+            assert_eq!((bench.targets(), bench.now.since(asked)), (vec![1], ROOM_WAIT * pause));
+        }
+        bench.end(1, &BUSY);
+        assert_eq!(bench.targets(), [2]);
+    }
+
+    #[test]
+    fn a_busy_node_is_replaced_at_once_where_a_copy_is_needed() {
+        let mut bench = Bench::looked_up(Aim { holders: 1, ..AIM }, 3);
+        bench.end(1, &BUSY);
+        bench.place.replace_slow(START, 1, &mut bench.machines);
+        assert_eq!(bench.targets(), [2]);
     }
 
     #[test]

@@ -144,12 +144,11 @@ impl Repair {
         &mut self,
         now: Instant,
         (key, push): (Key, PushId),
-        target: &NodeId,
         result: &Result<PushOutcome, PushError>,
         machines: &mut Machines,
     ) {
         if let Some(place) = self.relocations.get_mut(&key) {
-            place.handle_copied(now, push, target, result, machines);
+            place.handle_copied(now, push, result, machines);
         }
         self.review(now, key, machines);
     }

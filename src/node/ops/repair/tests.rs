@@ -52,7 +52,7 @@ impl Bench {
         let (push, (copying, target)) = self.machines.pushes.pop_first().expect("a copy is under way");
         match copying {
             Copying::Place(PlaceFor::Relocation { key }) => {
-                self.repair.handle_placed(START, (key, push), &target, result, &mut self.machines);
+                self.repair.handle_placed(START, (key, push), result, &mut self.machines);
             }
             Copying::Repair(key) => {
                 self.repair.handle_copied(START, &key, &target, result, &mut self.machines);

@@ -243,7 +243,7 @@ impl Upload {
             waiting.extend(placing.filter_map(|(piece, place)| place.avoid(target).then_some(*piece)));
         }
         if let Some(place) = self.placing.get_mut(&piece) {
-            place.handle_copied(now, push, target, result, machines);
+            place.handle_copied(now, push, result, machines);
             if let Some(copies) = self.copies.get_mut(piece) {
                 *copies = copies.saturating_add(u8::from(result.is_ok()));
             }
