@@ -266,9 +266,7 @@ impl Gossip {
             return;
         }
         let Some(position) = self.members.find(mark.short) else { return };
-        let concerns =
-            self.members.is_among(self.config.neighbours, self.members.places()[position].distance);
-        if concerns
+        if self.members.is_watched(position)
             && self.members.places()[position].liveness == Liveness::Live
             && self.members.entry(position).state.sequence() <= mark.sequence()
             && self.silence(now, position) >= self.config.interval

@@ -5,11 +5,13 @@
 //! sample, in which uncontacted members give way to contacted ones, and then those of the party that has most. While there is room no
 //! member is refused.
 
+use super::config::GossipConfig;
 use super::relay::RelaysWord;
+use super::watch::{Watch, Watched};
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::contest::{Holder, gives_way};
 use crate::peers::liveness::Liveness;
-use crate::peers::party::Parties;
+use crate::peers::party::{Level, Parties};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, KeptAddr, WireAddr};
@@ -28,6 +30,8 @@ pub(super) struct Place {
     slot: u16,
     /// The member's liveness.
     pub(super) liveness: Liveness,
+    /// How closely it is watched: see [`Members::refresh_watch`].
+    pub(super) watched: Watched,
 }
 
 /// What is known about a member.
@@ -114,23 +118,28 @@ pub(super) struct Members {
     generation: u64,
     suspects: usize,
     away: usize,
+    watch: Watch,
+    /// Whether the choice of the members that are watched may have changed.
+    is_watch_stale: bool,
 }
 
 impl Members {
-    /// The empty view of the node `own`, with room for `capacity` members. The `near_max` nearest always stay.
-    pub(super) fn new(own: &NodeId, parties: Parties, capacity: usize, near_max: usize) -> Self {
-        let capacity = capacity.min(usize::from(u16::MAX));
+    /// The empty view of the node `own`.
+    pub(super) fn new(own: &NodeId, config: &GossipConfig) -> Self {
+        let capacity = config.view_max.min(usize::from(u16::MAX));
         Members {
             own: u64::from_be_bytes(own.short()),
-            parties,
+            parties: config.parties,
             capacity,
-            near_max,
+            near_max: config.neighbours * 3 / 2,
             places: Vec::with_capacity(capacity),
             entries: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             generation: 0,
             suspects: 0,
             away: 0,
+            watch: Watch::new(config.neighbours, config.monitored),
+            is_watch_stale: false,
         }
     }
 
@@ -200,6 +209,41 @@ impl Members {
         places.filter(move |(_, place)| is(place.liveness)).map(|(position, _)| position).take(count)
     }
 
+    /// Chooses the members that are watched anew, if that may change anything. Returns how many there are.
+    pub(super) fn refresh_watch(&mut self) -> usize {
+        if !core::mem::take(&mut self.is_watch_stale) {
+            return self.watch.len();
+        }
+        self.watch.begin();
+        for place in &mut self.places {
+            place.watched = match place.liveness.is_neighbour() {
+                true => {
+                    let contact = self.entries[usize::from(place.slot)].contact();
+                    self.watch.admit(self.parties.of(&contact.id, contact.addr).at(Level::Site))
+                }
+                false => Watched::No,
+            };
+        }
+        if self.watch.has_room() {
+            for place in self.places.iter_mut().filter(|place| place.liveness.is_neighbour()) {
+                place.watched = self.watch.fill(place.watched);
+            }
+        }
+        self.watch.len()
+    }
+
+    /// Whether the member at `position` is watched.
+    pub(super) fn is_watched(&mut self, position: usize) -> bool {
+        self.refresh_watch();
+        self.places[position].watched != Watched::No
+    }
+
+    /// The positions of the live members that were watched at the last [refresh](Members::refresh_watch), nearest first.
+    pub(super) fn live_neighbours(&self) -> impl Iterator<Item = usize> + '_ {
+        let is_one = |place: &Place| place.watched != Watched::No && place.liveness == Liveness::Live;
+        self.places.iter().enumerate().filter(move |(_, place)| is_one(place)).map(|(position, _)| position)
+    }
+
     /// Whether a node at this distance is, or would be, among the `count` nearest.
     pub(super) fn is_among(&self, count: usize, distance: u64) -> bool {
         let nearer = self.places.iter().take_while(|place| place.distance < distance);
@@ -242,8 +286,9 @@ impl Members {
         }
     }
 
-    /// Advances the generation after a change of a member at this distance, if it is a near one.
+    /// A member at this distance changed. If it is a near one, the generation advances.
     fn changed(&mut self, distance: u64, is_neighbour: bool) {
+        self.is_watch_stale |= is_neighbour;
         if is_neighbour && self.is_among(self.near_max, distance) {
             self.generation += 1;
         }
@@ -303,7 +348,8 @@ impl Members {
             }
         };
         let position = self.places.partition_point(|place| place.distance < distance);
-        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven });
+        self.places
+            .insert(position, Place { distance, slot, liveness: Liveness::Unproven, watched: Watched::No });
         Ok(position)
     }
 

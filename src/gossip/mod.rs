@@ -8,8 +8,8 @@
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
 //! - Dissemination: `round` (rounds, and both ends of a gossip), `pace` (when the next round is due), `digest` (what a member lacks),
 //!   `merge` (merging what a datagram tells about members), `tellers` (each teller's share of the signature checks).
-//! - Failure detection: `probe` (pings, and their answers), `detect` (suspicion, eviction), `relay` (probing for others),
-//!   `questions` (outstanding requests), `local_health` (how slow this node itself is).
+//! - Failure detection: `watch` (whose failure this node looks for), `probe` (pings, and their answers), `detect` (suspicion,
+//!   eviction), `relay` (probing for others), `questions` (outstanding requests), `local_health` (how slow this node itself is).
 //!
 //! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
 //! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
@@ -33,6 +33,7 @@ mod self_state;
 mod tellers;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use crate::peers::liveness::Liveness;
 pub use config::{GossipConfig, InvalidGossipConfig};
@@ -218,7 +219,7 @@ impl Gossip {
             own_id,
             leaf,
             own: SelfState::new(leaf, sequence_base, now),
-            members: Members::new(&own_id, config.parties, config.view_max, config.neighbours * 3 / 2),
+            members: Members::new(&own_id, &config),
             rumours: Rumours::new(rng.u64()),
             transactions: Requests::new(REQUESTS_MAX),
             health: LocalHealth::default(),

@@ -6,10 +6,12 @@
 
 use super::questions::{Asked, Purpose, Request};
 use super::relay::RelaysWord;
+use super::watch::Watched;
 use super::{Gossip, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
 use crate::peers::contest::Holder;
 use crate::peers::outbox::{Attempt, Outbox};
+use crate::peers::party::Level;
 use crate::peers::requests::Challenge;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -25,6 +27,10 @@ const QUEUE_BURST: usize = 4;
 const ASKED_A_ROUND: usize = 4;
 /// Relays: members that are asked to probe a silent one.
 pub(super) const RELAYS: usize = 3;
+/// Members of which the relays are chosen.
+const CANDIDATES: usize = 8;
+/// Of those, the members of one site, as long as there are others.
+const OF_ONE_SITE: usize = 2;
 /// Members that were merely named and are pinged at a time.
 const MET_AT_ONCE: usize = 4;
 /// The timeout before the first sample.
@@ -39,15 +45,17 @@ impl Gossip {
             return;
         }
         let roll_call = core::mem::take(&mut self.roll_call);
+        let watched = self.members.refresh_watch();
         let (mut neighbours, mut suspects, mut unproven) = (0, 0, 0);
         for position in 0..self.members.len() {
-            let is_near = neighbours < self.config.neighbours;
-            let is_monitored = neighbours < self.config.monitored;
-            let liveness = self.members.places()[position].liveness;
-            neighbours += usize::from(liveness.is_neighbour());
-            let due = match liveness {
+            // Nearer than the farthest neighbour, or than any that there is room for.
+            let is_near = neighbours < watched || watched < self.config.neighbours;
+            let place = self.members.places()[position];
+            neighbours += usize::from(place.watched != Watched::No);
+            let due = match place.liveness {
                 Liveness::Live => {
-                    is_monitored && (roll_call || self.silence(now, position) >= self.config.silent_after)
+                    place.watched == Watched::Monitored
+                        && (roll_call || self.silence(now, position) >= self.config.silent_after)
                 }
                 Liveness::Suspect => {
                     suspects += 1;
@@ -220,27 +228,39 @@ impl Gossip {
         }
     }
 
-    /// Asks relays to probe a member. Returns how many. Members near it in the key space know it best. Of these the parties come first
-    /// of which none is asked yet.
-    pub(super) fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
-        const CANDIDATES: usize = 8;
-        let mut candidates = [0_usize; CANDIDATES];
-        let mut count = 0;
+    /// Candidates for the relays to a member, and their number: the live members near it in the key space, which know it best. While there
+    /// are others, no more than [`OF_ONE_SITE`] are of one site. Otherwise many ids of one owner around the member would be all its
+    /// relays, and vouch for it after a crash.
+    fn relay_candidates(&self, position: usize) -> ([usize; CANDIDATES], usize) {
+        let (mut candidates, mut count) = ([0_usize; CANDIDATES], 0);
         let length = self.members.len();
-        for step in 1..length {
-            for candidate in [position.checked_sub(step), Some(position + step).filter(|&p| p < length)] {
-                let Some(candidate) = candidate.filter(|_| count < CANDIDATES) else { continue };
+        let site = |candidate: usize| {
+            let contact = self.members.entry(candidate).contact();
+            self.config.parties.of(&contact.id, contact.addr).at(Level::Site)
+        };
+        for of_one_site in [OF_ONE_SITE, CANDIDATES] {
+            let around = |step| [position.checked_sub(step), Some(position + step).filter(|&p| p < length)];
+            for candidate in (1..length).flat_map(around).flatten() {
+                if count == CANDIDATES {
+                    return (candidates, count);
+                }
+                let chosen = &candidates[..count];
                 if self.members.places()[candidate].liveness == Liveness::Live
                     && !self.members.entry(candidate).probing
+                    && !chosen.contains(&candidate)
+                    && chosen.iter().filter(|&&other| site(other) == site(candidate)).count() < of_one_site
                 {
                     candidates[count] = candidate;
                     count += 1;
                 }
             }
-            if count == CANDIDATES {
-                break;
-            }
         }
+        (candidates, count)
+    }
+
+    /// Asks relays to probe a member. Returns how many. Of the candidates the parties come first of which none is asked yet.
+    pub(super) fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
+        let (mut candidates, mut count) = self.relay_candidates(position);
         self.rng.shuffle(&mut candidates[..count]);
         let mut chosen: [Option<Holder>; RELAYS] = [None; RELAYS];
         let mut asked = 0;

@@ -131,8 +131,9 @@ impl Gossip {
         if let Some(short) = besides {
             (peers.shorts[0], peers.count) = (short, 1);
         }
+        self.members.refresh_watch();
         for _ in 0..count.min(PEERS_MAX - 1) {
-            let neighbours = self.members.nearest(self.config.neighbours, |is| is == Liveness::Live);
+            let neighbours = self.members.live_neighbours();
             let known = neighbours.filter(|&position| !peers.contains(self.members.short(position)));
             let known = known.count() as u64;
             if known == 0 || !self.tellings.take(now) {
@@ -141,7 +142,7 @@ impl Gossip {
             let skipped = self.rng.below(known) as usize;
             let peer = self
                 .members
-                .nearest(self.config.neighbours, |is| is == Liveness::Live)
+                .live_neighbours()
                 .filter(|&position| !peers.contains(self.members.short(position)))
                 .nth(skipped);
             self.gossip_with(now, peer, &mut peers, outbox);
@@ -157,8 +158,9 @@ impl Gossip {
 
     // The members that a round goes to.
 
-    fn silent_neighbour(&self, peers: &Peers) -> Option<usize> {
-        let neighbours = self.members.nearest(self.config.neighbours, |is| is == Liveness::Live);
+    fn silent_neighbour(&mut self, peers: &Peers) -> Option<usize> {
+        self.members.refresh_watch();
+        let neighbours = self.members.live_neighbours();
         neighbours
             .filter(|&position| !peers.contains(self.members.short(position)))
             .min_by_key(|&position| self.last_exchange(position))

@@ -460,6 +460,46 @@ fn a_node_that_asks_for_a_probe_of_itself_is_dialled_back_only_at_a_validated_ad
 }
 
 #[test]
+fn the_crash_of_a_member_behind_many_ids_of_one_site_is_looked_into() {
+    let mut lone = Lone::new(config());
+    (10..310).for_each(|index| lone.gossip.note_alive(NOW, in_prefix(index)));
+    let others: Vec<Contact> = (1..9).map(|index| lone.meet(NOW, index)).collect();
+    let position = |lone: &Lone, contact: &Contact| lone.gossip.members.find(contact.id.short()).unwrap();
+    let farthest = others.iter().max_by_key(|contact| position(&lone, contact)).unwrap();
+    assert!(position(&lone, farthest) > 3 * config().neighbours, "ids of the site are nearer");
+    let mark = StateMark::new(farthest.id.short(), 9);
+    lone.gossip.hear_suspicion(NOW + config().silent_after, &mark);
+    assert!(lone.gossip.queue.contains(&farthest.id.short()));
+}
+
+#[test]
+fn one_relay_of_three_at_most_is_of_a_site_that_surrounds_the_member() {
+    let mut lone = Lone::new(config());
+    let target = lone.meet(NOW, 1);
+    for index in 2..5 {
+        lone.meet(NOW, index);
+    }
+    for index in 10..110 {
+        lone.gossip.note_alive(NOW, in_prefix(index));
+    }
+    let position = lone.gossip.members.find(target.id.short()).unwrap();
+    for _ in 0..20 {
+        assert_eq!(lone.gossip.ask_relays(NOW, position, &mut lone.outbox), 3);
+        let asked = lone.sent();
+        let of_site = asked.iter().filter(|(to, _)| to.ip().to_string().starts_with("8.8.8."));
+        assert!(of_site.count() <= 1);
+        lone.gossip.transactions.clear();
+    }
+}
+
+#[test]
+fn relays_of_one_site_are_asked_where_there_are_no_others() {
+    let mut lone = Lone::new(config());
+    (10..30).for_each(|index| lone.gossip.note_alive(NOW, in_prefix(index)));
+    assert_eq!(lone.gossip.ask_relays(NOW, 7, &mut lone.outbox), 3);
+}
+
+#[test]
 fn relays_that_vouch_for_a_member_delay_its_eviction_but_do_not_prevent_it() {
     let mut net = Net::settled(8, &config());
     net.crash(5);
