@@ -15,8 +15,9 @@ use crate::io::{DiskOp, Extent, StreamId};
 use crate::manifest::Content;
 use crate::peers::contest::Holder;
 use crate::peers::outbox::Outbox;
+use crate::peers::party::Party;
 use crate::replication::{REPLICAS_MAX, Replication};
-use crate::store::{Admission, Store};
+use crate::store::{Admission, Bringer, Store};
 use crate::time::Instant;
 use crate::transfer::{Bytes, Located, Pieces, Verdict};
 use crate::wire::contact::Contact;
@@ -88,7 +89,8 @@ impl Pieces for Shelf<'_> {
             Ok(offer) => offer,
             Err(reason) => return Some(Verdict::Refuse(reason)),
         };
-        match self.store.admit(self.now, from, &offer) {
+        let bringer = Bringer { node: from, payer: self.payer(&offer).unwrap_or(from.party) };
+        match self.store.admit(self.now, bringer, &offer) {
             Admission::Have => Some(Verdict::Have),
             Admission::Send { incoming } => Some(Verdict::Send { incoming }),
             Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
@@ -119,6 +121,16 @@ impl Pieces for Shelf<'_> {
             return None;
         }
         Some(keys.iter().map(|key| copy_of(self.now, key, self.store, self.replication)).collect())
+    }
+}
+
+impl Shelf<'_> {
+    /// The party of the piece's publisher, if that is a peer of this node: its address is validated. A neighbour that repairs the pieces
+    /// of others must not seem to fill the store with them.
+    fn payer(&self, offer: &Offer) -> Option<Party> {
+        let publisher = offer.claim?.publisher().node_id();
+        let addr = self.outbox.peers().addr(&publisher)?;
+        Some(self.dht.parties().of(&publisher, addr))
     }
 }
 
@@ -155,7 +167,7 @@ mod tests {
     use super::*;
     use crate::id::{NodeId, PublicKey};
     use crate::identity::Identity;
-    use crate::io::{DiskError, DiskErrorKind, Mode, Place, Space};
+    use crate::io::{Brought, DiskError, DiskErrorKind, Mode, Place, Space};
     use crate::manifest::{CHUNK_BYTES_MIN, Manifest, ManifestBuilder};
     use crate::node::NodeConfig;
     use crate::peers::testing::outbox;
@@ -302,6 +314,27 @@ mod tests {
         let longer = Offer { replicas: 9, lifetime: 50_000, ..offer() };
         assert_eq!(parts.answer(&longer), Some(Verdict::Have));
         assert_eq!(parts.machines.store.piece(&KEY).unwrap().replicas, 1);
+    }
+
+    /// The party that a piece counts for which the [`peer`] brings, with a claim of this node's identity.
+    fn payer(parts: &mut Parts) -> Brought {
+        let claimed = parts.machines.claimed(offer());
+        parts.keep(&claimed);
+        parts.machines.store.piece(&KEY).expect("it is kept").brought
+    }
+
+    #[test]
+    fn a_piece_counts_for_the_party_of_its_publisher_if_that_is_a_peer() {
+        let mut parts = Parts::new();
+        let publisher = parts.machines.outbox.identity().public();
+        let contact = Contact::new(publisher, ([7, 7, 7, 7], 1).into());
+        parts.machines.outbox.peers_mut().meet(NOW, &contact);
+        assert_eq!(payer(&mut parts), Brought(*Party::of(contact.addr.ip()).as_bytes()));
+    }
+
+    #[test]
+    fn a_piece_of_an_unknown_publisher_counts_for_the_party_that_brings_it() {
+        assert_eq!(payer(&mut Parts::new()), Brought(*Party::of(peer().addr.ip()).as_bytes()));
     }
 
     #[test]

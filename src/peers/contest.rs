@@ -42,7 +42,7 @@ const LEVELS: [Option<Level>; 4] = [Some(Level::Site), Some(Level::Home), Some(L
 
 impl Holder {
     /// Whether two holders count as one at a level.
-    fn is_one_with(&self, other: &Holder, level: Option<Level>) -> bool {
+    pub fn is_one_with(&self, other: &Holder, level: Option<Level>) -> bool {
         match level {
             Some(level) => self.party.at(level) == other.party.at(level),
             None => self == other,

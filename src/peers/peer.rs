@@ -94,6 +94,11 @@ impl Peer {
         self.heard
     }
 
+    /// The address that was last validated.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     pub(super) fn rtt(&self) -> Rtt {
         self.rtt
     }

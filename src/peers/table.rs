@@ -142,6 +142,11 @@ impl Peers {
         self.sets.get(id).is_some_and(|peer| peer.request_key().is_some())
     }
 
+    /// The address of `id` that was last validated; `None` for a node that is not in the table.
+    pub fn addr(&self, id: &NodeId) -> Option<SocketAddr> {
+        self.sets.get(id).map(Peer::addr)
+    }
+
     /// When `id` was last heard from; `None` for a node that is not in the table.
     pub fn heard(&self, id: &NodeId) -> Option<Instant> {
         self.sets.get(id).map(Peer::heard)
@@ -353,7 +358,7 @@ impl Peers {
 
     /// Enters a peer that was heard from now.
     #[cfg(test)]
-    pub(super) fn meet(&mut self, now: Instant, contact: &Contact) {
+    pub(crate) fn meet(&mut self, now: Instant, contact: &Contact) {
         let Contact { id, public, addr } = *contact;
         let entered = self.sets.enter(Peer::new(now, public, id, Epoch::new(1), 1, addr), |_| Hold::Loose);
         assert!(entered.is_some());

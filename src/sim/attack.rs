@@ -39,6 +39,8 @@ pub enum Attack {
     Junk,
     /// Nodes offer what others keep, for more copies and longer.
     Inflate,
+    /// Nodes of one party sign claims on what others keep, for more copies and longer.
+    Raise,
     /// Nodes offer pieces, and begin to send them and never end.
     Reserve,
     /// Three ids near a piece prove that they have it, and lose it.
@@ -59,7 +61,7 @@ pub enum Attack {
 
 impl Attack {
     /// Every kind with its name.
-    pub const ALL: [(&'static str, Attack); 15] = [
+    pub const ALL: [(&'static str, Attack); 16] = [
         ("lie", Attack::Lie),
         ("forge", Attack::Forge),
         ("corrupt", Attack::Corrupt),
@@ -67,6 +69,7 @@ impl Attack {
         ("complain", Attack::Complain),
         ("junk", Attack::Junk),
         ("inflate", Attack::Inflate),
+        ("raise", Attack::Raise),
         ("reserve", Attack::Reserve),
         ("hollow", Attack::Hollow),
         ("sybil", Attack::Sybil),
@@ -164,15 +167,14 @@ impl Attacks {
             }
             Attack::Inflate => {
                 let hosts = join(world, tenth);
-                let kept = world.hosts.iter().flat_map(|host| host.disk.pieces());
-                let targets: BTreeMap<Key, PieceMeta> = kept.map(|meta| (meta.key, *meta)).collect();
-                let targets: Rc<[PieceMeta]> = targets.into_values().collect();
+                let targets = kept_pieces(world);
                 for &host in &hosts {
                     let inflater = Inflater::new(network_of(world, host), Rc::clone(&targets));
                     world.set_adversary(host, Box::new(inflater));
                 }
                 hosts
             }
+            Attack::Raise => join_raisers(world, tenth),
             Attack::Reserve => {
                 let hosts = join(world, tenth);
                 for &host in &hosts {
@@ -223,7 +225,7 @@ impl Attacks {
         for Band { attack, hosts } in &self.bands {
             let victims = world.honest();
             match attack {
-                Attack::Complain | Attack::Inflate | Attack::Reserve => {
+                Attack::Complain | Attack::Inflate | Attack::Raise | Attack::Reserve => {
                     for &host in hosts {
                         fetch(world, work, host, &mut self.chance);
                     }
@@ -260,6 +262,29 @@ fn join_near(world: &mut World, key: &Key, count: usize, real: bool, first: Opti
             world.links.readdress(host, SocketAddr::from(([31, 1, 1, 1 + first + number], PORT)));
         }
         start(world, host);
+        hosts.push(host);
+    }
+    hosts
+}
+
+/// Every piece that a host keeps.
+fn kept_pieces(world: &World) -> Rc<[PieceMeta]> {
+    let kept = world.hosts.iter().flat_map(|host| host.disk.pieces());
+    let targets: BTreeMap<Key, PieceMeta> = kept.map(|meta| (meta.key, *meta)).collect();
+    targets.into_values().collect()
+}
+
+/// Attaches hosts in one /24 that sign claims on all pieces that are kept now, each with its own key.
+pub(super) fn join_raisers(world: &mut World, count: usize) -> Vec<usize> {
+    let targets = kept_pieces(world);
+    let mut hosts = Vec::new();
+    for number in 0..count as u8 {
+        let host = world.add_host(false);
+        world.links.readdress(host, SocketAddr::from(([31, 1, 2, 1 + number], PORT)));
+        start(world, host);
+        let (network, publisher) = (network_of(world, host), world.hosts[host].identity());
+        let raiser = Inflater::signing(network, Rc::clone(&targets), publisher);
+        world.set_adversary(host, Box::new(raiser));
         hosts.push(host);
     }
     hosts

@@ -17,6 +17,7 @@ use crate::io::{PieceMeta, StreamId};
 use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::replication::REPLICAS_MAX;
 use crate::time::Instant;
+use crate::wire::claim::sign_claim;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
 use crate::wire::frame::{Frame, Offer};
@@ -281,6 +282,8 @@ pub struct Inflater {
     network: Network,
     /// The pieces to inflate.
     targets: Rc<[PieceMeta]>,
+    /// Signs claims of its own. Without it the claims are forged.
+    signer: Option<Identity>,
     offered: u32,
     streams: BTreeMap<StreamId, Reseal>,
 }
@@ -288,7 +291,12 @@ pub struct Inflater {
 impl Inflater {
     /// An adversary in this network that inflates `targets`.
     pub fn new(network: Network, targets: Rc<[PieceMeta]>) -> Self {
-        Inflater { network, targets, offered: 0, streams: BTreeMap::new() }
+        Inflater { network, targets, signer: None, offered: 0, streams: BTreeMap::new() }
+    }
+
+    /// The same with claims that this publisher signs: others must take them.
+    pub fn signing(network: Network, targets: Rc<[PieceMeta]>, publisher: Identity) -> Self {
+        Inflater { signer: Some(publisher), ..Inflater::new(network, targets) }
     }
 
     fn stream(&mut self, stream: StreamId) -> &mut Reseal {
@@ -301,7 +309,10 @@ impl Inflater {
         let (replicas, lifetime) = (REPLICAS_MAX, LIFETIME_SECONDS_MAX);
         let publisher = target.claim.map_or(PublicKey([1; 32]), |claim| claim.publisher());
         let forged = PieceClaim::unsigned(publisher, replicas, lifetime, u64::MAX);
-        let claim = Some(forged).filter(|_| self.offered % 2 == 1);
+        let claim = match &self.signer {
+            Some(signer) => Some(sign_claim(&self.network, signer, &key, (replicas, lifetime), 1)),
+            None => Some(forged).filter(|_| self.offered % 2 == 1),
+        };
         Offer { key, content, length, input_offset, replicas, mode, lifetime, claim }
     }
 }

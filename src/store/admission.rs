@@ -1,5 +1,8 @@
 //! Admission: which of the pieces that peers offer are taken, and which stored pieces give way to them.
 //!
+//! A piece that is here already is kept as its publisher claims. When another publisher raises it, it counts for that one's party until
+//! that has to give way (`raised`).
+//!
 //! An admitted offer is a promise (`incoming`), which takes no space. Room is made when its first bytes are here: the cache is
 //! evicted, and in a full store pieces of the party that brought most give way (`parties`). What is arriving from one party at a time
 //! has a share of the free space, so that no party keeps the others out by arriving slowly.
@@ -7,12 +10,13 @@
 use super::heard::Heard;
 use super::holdings::Holdings;
 use super::incoming::{Incoming, Promise};
-use super::parties::holder_of;
+use super::parties::{Newcomer, holder_of};
 use crate::claim::{PieceClaim, UNCLAIMED_SECONDS_MAX};
 use crate::id::Key;
 use crate::io::{Brought, PieceMeta};
 use crate::limits::Limits;
 use crate::peers::contest::Holder;
+use crate::peers::party::Party;
 use crate::time::Instant;
 use crate::wire::frame::{Offer, Refusal};
 
@@ -42,6 +46,33 @@ pub enum Admission {
     },
     /// The offer is refused.
     Refuse(Refusal),
+}
+
+/// The node that brings a piece, and the party that the piece counts for.
+#[derive(Clone, Copy, Debug)]
+pub struct Bringer {
+    /// The node.
+    pub node: Holder,
+    /// The party: that of the piece's publisher, if that is known, else that of the node.
+    pub payer: Party,
+}
+
+/// A node that brings a piece of its own, or of a publisher that is not known.
+impl From<Holder> for Bringer {
+    fn from(node: Holder) -> Bringer {
+        Bringer { node, payer: node.party }
+    }
+}
+
+impl Bringer {
+    fn brought(&self) -> Brought {
+        Brought(*self.payer.as_bytes())
+    }
+
+    /// A piece that it brings as it contests a place.
+    fn newcomer(&self, claim: Option<&PieceClaim>) -> Newcomer {
+        Newcomer { holder: holder_of(&self.brought(), claim), from: self.node.party }
+    }
 }
 
 /// When something happens: the instant, and the node's age in seconds, in which lifetimes are counted.
@@ -84,11 +115,11 @@ impl Admissions {
         self.incoming.get(incoming).map(|promise| promise.meta)
     }
 
-    /// Decides on an offer of the node `from`, whose claim verifies.
+    /// Decides on an offer, whose claim verifies.
     pub(super) fn admit(
         &mut self,
         moment: Moment,
-        from: Holder,
+        from: Bringer,
         offer: &Offer,
         holdings: &mut Holdings,
     ) -> Admission {
@@ -97,7 +128,7 @@ impl Admissions {
         }
         let (offer, expires) = self.as_heard(moment.age, offer);
         if let Some(before) = holdings.pieces.get(&offer.key) {
-            return self.raise(moment.age, &before, &offer, expires, holdings);
+            return self.raise(moment, &from, &before, (&offer, expires), holdings);
         }
         if holdings.is_published(&offer.key) {
             return Admission::Have;
@@ -106,15 +137,14 @@ impl Admissions {
             return Admission::Refuse(Refusal::Busy);
         }
         let cost = holdings.pieces.cost(&offer.key, offer.length);
-        let brought = Brought(*from.party.as_bytes());
-        let holder = holder_of(&brought, offer.claim.as_ref());
-        if let Some(refusal) = self.refuses(moment.now, &from, holder, cost, holdings) {
+        if let Some(refusal) = self.refuses(moment.now, &from, offer.claim.as_ref(), cost, holdings) {
             return Admission::Refuse(refusal);
         }
-        if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
+        if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from.node) {
             return Admission::Refuse(Refusal::Busy);
         }
-        Admission::Send { incoming: self.incoming.promise(offer.stored(brought, expires), cost, from) }
+        let meta = offer.stored(from.brought(), expires);
+        Admission::Send { incoming: self.incoming.promise(meta, cost, from.node) }
     }
 
     /// The offer as it counts here, and when its piece would expire: a claim whose lifetime is over, or that is older than one that
@@ -135,20 +165,24 @@ impl Admissions {
     /// An offer of a piece that is here: it is kept as its publisher claims. An offer without a new claim raises nothing.
     fn raise(
         &mut self,
-        age: u64,
+        moment: Moment,
+        from: &Bringer,
         before: &PieceMeta,
-        offer: &Offer,
-        expires: u64,
+        (offer, expires): (&Offer, u64),
         holdings: &mut Holdings,
     ) -> Admission {
-        if !offer.claim.is_some_and(|claim| holdings.pieces.claim(&offer.key, &claim)) {
+        let allowed = |claim: &PieceClaim| may_raise(moment.now, from, before, claim, holdings);
+        let Some(claim) = offer.claim.filter(allowed) else { return Admission::Have };
+        let claimed = holdings.pieces.claim(&offer.key, &claim, from.brought(), moment.age);
+        claimed.fallen.iter().for_each(|meta| self.fell(meta, holdings));
+        if !claimed.newer {
             return Admission::Have;
         }
         self.leaves(before);
-        let write = holdings.pieces.raise(&offer.key, offer.replicas, expires, age);
+        let write = holdings.pieces.raise(&offer.key, offer.replicas, expires, moment.age);
         let raised = holdings.pieces.get(&offer.key);
         if let Some(piece) = raised.filter(|piece| piece.replicas > before.replicas) {
-            holdings.raised(piece);
+            holdings.changed(piece);
         }
         match raised.filter(|_| write == Some(true)) {
             Some(PieceMeta { replicas, expires, .. }) => Admission::Raise { replicas, expires },
@@ -160,19 +194,22 @@ impl Admissions {
     fn refuses(
         &mut self,
         now: Instant,
-        from: &Holder,
-        holder: Holder,
+        from: &Bringer,
+        claim: Option<&PieceClaim>,
         cost: u64,
         holdings: &mut Holdings,
     ) -> Option<Refusal> {
-        let (count, bytes, others) = self.incoming.load_of(from);
+        let (count, bytes, others) = self.incoming.load_of(&from.node);
         // All promised pieces of a party may arrive, so they count; those of others must not keep it out. The cache does not count: it is
         // evicted when bytes arrive.
-        let (promises, promised) = self.incoming.promised_to(from);
+        let (promises, promised) = self.incoming.promised_to(&from.node);
         if !holdings.has_room(self.incoming.len(), cost + promised, 1 + promises) {
             // Everything of its party that is promised or arriving may take room of another's.
-            let yields = holdings.pieces.parties.yielding(now, &holder, bytes.saturating_add(cost));
-            let yields = !holdings.is_over() && yields.is_some_and(|yields| yields.surplus >= cost);
+            let (over, parties) = (holdings.is_over(), &mut holdings.pieces.parties);
+            let yields = !over
+                && parties.may_contest(now, from.node.party)
+                && (parties.yielding(now, &from.newcomer(claim), bytes.saturating_add(cost)))
+                    .is_some_and(|yielding| yielding.surplus >= cost);
             return (!yields).then_some(Refusal::NoSpace);
         }
         let free = holdings.free_for_pieces();
@@ -184,13 +221,13 @@ impl Admissions {
     }
 
     /// The first bytes of an admitted piece are here: makes room for it. `false` when there is none, or the promise has ended.
-    pub(super) fn arrives(&mut self, now: Instant, incoming: u64, holdings: &mut Holdings) -> bool {
+    pub(super) fn arrives(&mut self, moment: Moment, incoming: u64, holdings: &mut Holdings) -> bool {
         let Some(Promise { cost, arrives, .. }) = self.incoming.get(incoming).copied() else { return false };
         if arrives {
             return true;
         }
         let room = !holdings.is_crowded() && holdings.make_room(cost).is_ok()
-            || self.displace(now, incoming, holdings) && holdings.make_room(cost).is_ok();
+            || self.displace(moment, incoming, holdings) && holdings.make_room(cost).is_ok();
         if room {
             self.incoming.arrive(incoming);
             holdings.reserve(cost);
@@ -199,16 +236,20 @@ impl Admissions {
     }
 
     /// Drops stored pieces of the party that brought most, to make room for an admitted piece. `false` when none gives way.
-    fn displace(&mut self, now: Instant, incoming: u64, holdings: &mut Holdings) -> bool {
+    fn displace(&mut self, moment: Moment, incoming: u64, holdings: &mut Holdings) -> bool {
         let Some(promise) = self.incoming.get(incoming).filter(|_| !holdings.is_over()) else { return false };
-        let (newcomer, cost) = (promise.holder(), promise.cost);
-        let lacking = holdings.lacking(cost);
-        let Some(victims) = holdings.pieces.give_way(now, &newcomer, (cost, lacking)) else { return false };
-        for (key, _) in victims {
+        let (newcomer, cost) = (promise.newcomer(), promise.cost);
+        let (Moment { now, age }, lacking) = (moment, holdings.lacking(cost));
+        let given = holdings.pieces.give_way((now, age), &newcomer, (cost, lacking));
+        given.fallen.iter().for_each(|meta| self.fell(meta, holdings));
+        if given.dropped.is_empty() {
+            return false;
+        }
+        for key in given.dropped {
             self.drop_piece(&key, holdings);
             self.displaced += 1;
         }
-        holdings.pieces.parties.displaces(now, &newcomer, cost);
+        holdings.pieces.parties.displaces(now, newcomer.from, cost);
         self.incoming.displaces(incoming);
         true
     }
@@ -219,7 +260,7 @@ impl Admissions {
         let meta = promise.meta;
         if promise.displaces {
             let cost = holdings.pieces.cost(&meta.key, meta.length);
-            holdings.pieces.parties.settled(&promise.holder(), cost);
+            holdings.pieces.parties.settled(promise.from.party, cost);
         }
         holdings.keep(&meta);
         Some(meta)
@@ -247,10 +288,40 @@ impl Admissions {
         dropped.is_some()
     }
 
+    /// A raised piece, as it was until now, has fallen back.
+    fn fell(&mut self, before: &PieceMeta, holdings: &mut Holdings) {
+        self.leaves(before);
+        if let Some(meta) = holdings.pieces.get(&before.key) {
+            holdings.changed(meta);
+        }
+    }
+
     /// The claim on this piece counts here no more.
     fn leaves(&mut self, meta: &PieceMeta) {
         if let Some(claim) = meta.claim {
             self.heard.note(&meta.key, &claim, meta.expires);
         }
     }
+}
+
+/// Whether a node may claim a kept piece. In a full store a party raises no piece of another, unless what it would hold then is less than
+/// half of what another holds.
+fn may_raise(
+    now: Instant,
+    from: &Bringer,
+    kept: &PieceMeta,
+    claim: &PieceClaim,
+    holdings: &mut Holdings,
+) -> bool {
+    let is_own = from.brought() == kept.brought
+        || kept.claim.is_some_and(|kept| kept.publisher() == claim.publisher());
+    let cost = holdings.pieces.cost(&kept.key, kept.length);
+    if is_own || !holdings.pieces.parties.contested || holdings.lacking(cost) == 0 {
+        return true;
+    }
+    let parties = &mut holdings.pieces.parties;
+    let newcomer = from.newcomer(Some(claim));
+    let yielding =
+        parties.may_contest(now, from.node.party).then(|| parties.yielding(now, &newcomer, cost)).flatten();
+    yielding.is_some_and(|yielding| yielding.group.one.party != newcomer.holder.party)
 }

@@ -296,8 +296,8 @@ impl Holdings {
         self.changes.push_back(PieceChange::Kept(*meta));
     }
 
-    /// A kept piece is to have more copies.
-    pub(super) fn raised(&mut self, meta: PieceMeta) {
+    /// A kept piece is to have another number of copies.
+    pub(super) fn changed(&mut self, meta: PieceMeta) {
         self.changes.push_back(PieceChange::Kept(meta));
     }
 

@@ -4,7 +4,7 @@
 //! against other offers of its party, and in a full table the promises of the party that has most give way. When its first bytes come,
 //! the store makes room and reserves its space.
 
-use super::parties::holder_of;
+use super::parties::{Newcomer, holder_of};
 use crate::id::Key;
 use crate::io::PieceMeta;
 use crate::peers::contest::{Holder, gives_way};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub(super) struct Promise {
     pub(super) meta: PieceMeta,
     /// The node that offers it.
-    from: Holder,
+    pub(super) from: Holder,
     /// The bytes that it will take on disk.
     pub(super) cost: u64,
     /// Whether its first bytes have come.
@@ -26,9 +26,10 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Which party, and which publisher in it, the piece will count for.
-    pub(super) fn holder(&self) -> Holder {
-        holder_of(&self.meta.brought, self.meta.claim.as_ref())
+    /// The piece as it contests a place.
+    pub(super) fn newcomer(&self) -> Newcomer {
+        let holder = holder_of(&self.meta.brought, self.meta.claim.as_ref());
+        Newcomer { holder, from: self.from.party }
     }
 }
 

@@ -9,14 +9,17 @@
 //! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`). The windows of streams
 //!   (`windows`) count against the free space only, not against the quota.
 //! - The cache (files fetched without a path of the user) is evicted first, the longest unused file before the others. Stored
-//!   pieces expire. In a full store, those of the party that brought most give way to one that brought less than half (`parties`).
+//!   pieces expire. In a full store, those of the party that has most give way to one that has less than half (`parties`, `accounts`).
 //!   After the quota was lowered, pieces above it stay until other nodes have copies; meanwhile the store admits nothing.
 //! - What is arriving from one party at a time takes a quarter of the free space at most while other parties offer pieces, too, and
 //!   leaves an eighth of it to them while they do not.
+//! - A piece counts for the party of its publisher, if that is known, and else for the one that brought it. A piece that another
+//!   publisher raises counts for that one's party, until that has to give way (`raised`).
 //! - A claim counts from when the node first heard of it, whatever happens to its piece meanwhile (`heard`).
 //! - Lifetimes are counted in the node's own age, the seconds that it has run: a clock that jumps, or starts in 1970, does not
 //!   shorten them.
 
+mod accounts;
 mod admission;
 mod files;
 mod full;
@@ -26,6 +29,7 @@ mod incoming;
 mod index;
 mod parties;
 mod pieces;
+mod raised;
 mod room;
 mod stats;
 #[cfg(test)]
@@ -38,14 +42,13 @@ use crate::io::{
 };
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
-use crate::peers::contest::Holder;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Offer;
 use admission::{Admissions, Moment};
 use holdings::Holdings;
 use std::sync::Arc;
 
-pub use admission::Admission;
+pub use admission::{Admission, Bringer};
 pub use files::{Claim, Ended, Shared};
 pub use full::Full;
 pub use pieces::PIECE_OVERHEAD_BYTES;
@@ -57,7 +60,7 @@ const EXPIRED_PER_CALL_MAX: usize = 64;
 /// A change of a stored piece, or of a file in the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PieceChange {
-    /// The piece is new, or its number of copies was raised.
+    /// The piece is new, or its number of copies has changed.
     Kept(PieceMeta),
     /// The piece is gone.
     Dropped(Key),
@@ -195,11 +198,11 @@ impl Store {
         found.collect()
     }
 
-    /// Decides on an offer of the node `from`, whose claim verifies. A piece that is here already gets the highest number of copies and the
+    /// Decides on an offer that `from` brings, whose claim verifies. A piece that is here already gets the highest number of copies and the
     /// longest lifetime of all claims.
-    pub fn admit(&mut self, now: Instant, from: Holder, offer: &Offer) -> Admission {
+    pub fn admit(&mut self, now: Instant, from: impl Into<Bringer>, offer: &Offer) -> Admission {
         let moment = Moment { now, age: self.age(now) };
-        self.admissions.admit(moment, from, offer, &mut self.holdings)
+        self.admissions.admit(moment, from.into(), offer, &mut self.holdings)
     }
 
     /// Notes that the disk could not save a raise.
@@ -216,7 +219,8 @@ impl Store {
     /// Reserves the space of an admitted piece when its first bytes are here, and evicts cached files for it if needed. `false`
     /// when there is no room left, or the promise has ended: the caller then refuses the piece and calls [`discarded`](Store::discarded).
     pub fn arrives(&mut self, now: Instant, incoming: u64) -> bool {
-        self.admissions.arrives(now, incoming, &mut self.holdings)
+        let moment = Moment { now, age: self.age(now) };
+        self.admissions.arrives(moment, incoming, &mut self.holdings)
     }
 
     /// The metadata of an admitted piece.

@@ -2,12 +2,16 @@
 //! secret, none does.
 //!
 //! A node stores what any identity brings, so what is bounded is the part of a *party*. While there is room no piece is refused and
-//! none gives way. In a full store a piece finds room at the expense of the party that brought most: more than twice as much as the
+//! none gives way. In a full store a piece finds room at the expense of the party that has most: more than twice as much as the
 //! newcomer's party would have then. That distance keeps a full store calm, since what gives way has to be copied anew elsewhere.
+//!
+//! A piece counts for the party of its publisher, where the publisher is a peer, and else for the party that brings it: a neighbour that
+//! repairs the pieces of others does not fill the store with them.
 //!
 //! Room is made when the first bytes of a piece arrive, before they can be verified. What a party displaced with bytes that then failed
 //! to verify, or never came, counts as brought by it for a day. So junk displaces no more than real pieces would.
 
+use super::accounts::{Accounts, Group};
 use crate::claim::PieceClaim;
 use crate::id::NodeId;
 use crate::io::Brought;
@@ -15,9 +19,9 @@ use crate::peers::contest::Holder;
 use crate::peers::party::{Level, Party};
 use crate::peers::rate::{Limiter, PartyLimiter, Rate};
 use crate::time::{Duration, Instant};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-/// The pace of contests, of all parties and of one: each contest reads the whole table.
+/// The pace of contests, of all parties and of one: what gives way has to be copied anew elsewhere.
 const CONTESTS: Rate = Rate::every(Duration::from_millis(32), 32);
 const CONTESTS_OF_PARTY: Rate = Rate::every(Duration::from_millis(250), 8);
 /// The time for which displacing pieces with bytes that fail to verify counts.
@@ -25,17 +29,26 @@ const OWED: Duration = Duration::from_secs(24 * 3600);
 /// Failed displacements that are remembered.
 const OWED_MAX: usize = 1024;
 
+/// A piece that contests a place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer {
+    /// The holder that it would count for.
+    pub(super) holder: Holder,
+    /// The party that brings it.
+    pub(super) from: Party,
+}
+
 /// The group whose pieces give way.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Yielding {
-    /// Its holders, with the bytes of each.
-    pub(super) holders: BTreeMap<Holder, u64>,
+    pub(super) group: Group,
     /// The most bytes that may give way.
     pub(super) surplus: u64,
 }
 
-/// The bytes that each party brought.
+/// The bytes that count for each party, and who displaced what.
 pub(super) struct Parties {
-    bytes: BTreeMap<Holder, u64>,
+    pub(super) accounts: Accounts,
     /// Failed displacements: the party's site, the bytes, and when they are forgotten.
     owed: VecDeque<(Party, u64, Instant)>,
     contests: Limiter,
@@ -61,73 +74,60 @@ impl Parties {
     /// No pieces. `secret` hides which parties share a pace.
     pub(super) fn new(secret: u64) -> Self {
         let (contests, contests_of) = (Limiter::new(CONTESTS), PartyLimiter::new(CONTESTS_OF_PARTY, secret));
-        Parties { bytes: BTreeMap::new(), owed: VecDeque::new(), contests, contests_of, contested: true }
+        let (accounts, owed) = (Accounts::default(), VecDeque::new());
+        Parties { accounts, owed, contests, contests_of, contested: true }
     }
 
-    /// A piece of this holder takes these bytes.
-    pub(super) fn add(&mut self, holder: Holder, bytes: u64) {
-        *self.bytes.entry(holder).or_default() += bytes;
-    }
-
-    /// A piece of this holder is gone.
-    pub(super) fn remove(&mut self, holder: &Holder, bytes: u64) {
-        let Some(held) = self.bytes.get_mut(holder) else {
-            debug_assert!(false, "a piece that was never added");
-            return;
-        };
-        *held = held.saturating_sub(bytes);
-        if *held == 0 {
-            self.bytes.remove(holder);
-        }
+    /// Whether a piece that this party brings may contest a place now; then that counts. Contests must not come too often.
+    pub(super) fn may_contest(&mut self, now: Instant, from: Party) -> bool {
+        self.contested && self.contests_of.take(now, from) && self.contests.take(now)
     }
 
     /// Whose pieces give way to a newcomer that is going to take `cost` bytes: level by level the group with the most, as long as that has
-    /// more than twice what the newcomer's group would have. `None` when there is no such group, or when contests come too often.
-    pub(super) fn yielding(&mut self, now: Instant, newcomer: &Holder, cost: u64) -> Option<Yielding> {
-        if !self.contested {
-            return None;
+    /// more than twice what the newcomer's group would have. `None` when there is no such group.
+    pub(super) fn yielding(&self, now: Instant, newcomer: &Newcomer, cost: u64) -> Option<Yielding> {
+        let from = newcomer.from.at(Level::Site);
+        let owed = self.owed.iter().filter(|(party, _, until)| *party == from && *until > now);
+        let more = owed.map(|(_, bytes, _)| bytes).sum::<u64>().saturating_add(cost);
+        let yields = |group: Group, bytes: u64, own: u64| {
+            let surplus = bytes.saturating_sub(own.saturating_add(more).saturating_mul(2));
+            (surplus > 0).then_some(Yielding { group, surplus })
+        };
+        let (site, bytes) = self.accounts.largest_site()?;
+        let holder = newcomer.holder;
+        if site != holder.party.at(Level::Site) {
+            let one = Holder { party: site, identity: [0; 8] };
+            return yields(Group { one, level: Some(Level::Site) }, bytes, self.accounts.of_site(&holder));
         }
-        if !self.contests_of.take(now, newcomer.party) || !self.contests.take(now) {
-            return None;
-        }
-        let site = newcomer.party.at(Level::Site);
-        let owed = self.owed.iter().filter(|(party, _, until)| *party == site && *until > now);
-        let owed: u64 = owed.map(|(_, bytes, _)| bytes).sum();
+        // Inside the newcomer's own group the next level decides.
         let sum = |group: &[(Holder, u64)]| group.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let mut group: Vec<(Holder, u64)> =
-            self.bytes.iter().map(|(holder, bytes)| (*holder, *bytes)).collect();
-        for level in [Some(Level::Site), Some(Level::Home), Some(Level::Link), None] {
-            let same = |a: &Holder, b: &Holder| match level {
-                Some(level) => a.party.at(level) == b.party.at(level),
-                None => a == b,
-            };
-            let own: Vec<(Holder, u64)> =
-                group.iter().filter(|(holder, _)| same(holder, newcomer)).copied().collect();
-            let largest = group.chunk_by(|a, b| same(&a.0, &b.0)).max_by_key(|group| sum(group))?.to_vec();
-            if largest.iter().any(|(holder, _)| same(holder, newcomer)) {
-                // Inside the newcomer's own group the next level decides.
-                group = largest;
-                continue;
+        let mut group: Vec<(Holder, u64)> = self.accounts.holders_of(site).collect();
+        for level in [Some(Level::Home), Some(Level::Link), None] {
+            let same = |a: &Holder, b: &Holder| a.is_one_with(b, level);
+            let groups = || group.chunk_by(|a, b| same(&a.0, &b.0));
+            let largest = groups().max_by_key(|group| sum(group))?;
+            let (one, _) = *largest.first()?;
+            if !same(&one, &holder) {
+                let own = groups().find(|group| group.iter().any(|(other, _)| same(other, &holder)));
+                return yields(Group { one, level }, sum(largest), own.map_or(0, sum));
             }
-            let own = sum(&own).saturating_add(owed).saturating_add(cost);
-            let surplus = sum(&largest).saturating_sub(own.saturating_mul(2));
-            return (surplus > 0).then(|| Yielding { holders: largest.into_iter().collect(), surplus });
+            group = largest.to_vec();
         }
         None
     }
 
-    /// A newcomer's bytes begin to arrive in place of pieces that gave way. They count at once, whether or not they will verify.
-    pub(super) fn displaces(&mut self, now: Instant, newcomer: &Holder, bytes: u64) {
+    /// Bytes that this party brings begin to arrive in place of pieces that gave way. They count at once, whether or not they will verify.
+    pub(super) fn displaces(&mut self, now: Instant, from: Party, bytes: u64) {
         self.owed.retain(|(_, _, until)| *until > now);
         if self.owed.len() >= OWED_MAX {
             self.owed.pop_front();
         }
-        self.owed.push_back((newcomer.party.at(Level::Site), bytes, now + OWED));
+        self.owed.push_back((from.at(Level::Site), bytes, now + OWED));
     }
 
-    /// The newcomer's piece is stored, and counts as such.
-    pub(super) fn settled(&mut self, newcomer: &Holder, bytes: u64) {
-        let site = newcomer.party.at(Level::Site);
+    /// The piece that they belong to is stored, and counts as such.
+    pub(super) fn settled(&mut self, from: Party, bytes: u64) {
+        let site = from.at(Level::Site);
         let entry = self.owed.iter().position(|(party, owed, _)| *party == site && *owed == bytes);
         entry.and_then(|entry| self.owed.remove(entry));
     }
@@ -148,8 +148,9 @@ mod tests {
         Brought(*Party::of(ip.into()).as_bytes())
     }
 
-    fn newcomer(ip: [u8; 4]) -> Holder {
-        Holder { party: Party::of(ip.into()), identity: [9; 8] }
+    fn newcomer(ip: [u8; 4]) -> Newcomer {
+        let party = Party::of(ip.into());
+        Newcomer { holder: Holder { party, identity: [9; 8] }, from: party }
     }
 
     /// A piece of 744 bytes, which takes 1,000 on disk, brought from an address and claimed by a publisher.
@@ -166,9 +167,15 @@ mod tests {
         pieces
     }
 
+    /// The pieces that are dropped for a newcomer of this many bytes.
+    fn dropped(pieces: &mut Pieces, now: Instant, newcomer: &Newcomer, cost: u64) -> Option<Vec<Key>> {
+        let given = pieces.give_way((now, 100), newcomer, (cost, cost));
+        (!given.dropped.is_empty()).then_some(given.dropped)
+    }
+
     fn victims(pieces: &mut Pieces, from: [u8; 4]) -> Option<Vec<u8>> {
-        let chosen = pieces.give_way(NOW, &newcomer(from), (1000, 1000))?;
-        Some(chosen.into_iter().map(|(key, _)| key.0[0]).collect())
+        let chosen = dropped(pieces, NOW, &newcomer(from), 1000)?;
+        Some(chosen.into_iter().map(|key| key.0[0]).collect())
     }
 
     #[test]
@@ -203,8 +210,9 @@ mod tests {
     #[test]
     fn inside_one_party_publishers_share_what_there_is() {
         let mut pieces = table((0..5).map(|number| piece(number, [8, 8, 8, 1], Some(1))));
-        let own = Holder { identity: [1; 8], ..newcomer([8, 8, 8, 1]) };
-        assert_eq!(pieces.give_way(NOW, &own, (1000, 1000)), None, "its own publisher has most");
+        let mut own = newcomer([8, 8, 8, 1]);
+        own.holder.identity = [1; 8];
+        assert_eq!(dropped(&mut pieces, NOW, &own, 1000), None, "its own publisher has most");
         assert!(victims(&mut pieces, [8, 8, 8, 1]).is_some(), "another publisher of the same party");
     }
 
@@ -215,14 +223,14 @@ mod tests {
         let mut displaced = 0;
         for second in 0..40 {
             let now = NOW + Duration::from_secs(second);
-            let Some(chosen) = pieces.give_way(now, &from, (1000, 1000)) else { continue };
+            let Some(chosen) = dropped(&mut pieces, now, &from, 1000) else { continue };
             displaced += chosen.len();
-            chosen.iter().for_each(|(key, _)| _ = pieces.remove(key));
-            pieces.parties.displaces(now, &from, 1000);
+            chosen.iter().for_each(|key| _ = pieces.remove(key));
+            pieces.parties.displaces(now, from.from, 1000);
         }
         assert_eq!(displaced, 6, "fourteen are not more than twice seven");
         let later = NOW + OWED + Duration::from_secs(60);
-        assert!(pieces.give_way(later, &from, (1000, 1000)).is_some(), "a day later it counts no more");
+        assert!(dropped(&mut pieces, later, &from, 1000).is_some(), "a day later it counts no more");
     }
 
     #[test]
@@ -232,12 +240,12 @@ mod tests {
         let mut displaced = 0;
         for number in 100..140 {
             let now = NOW + Duration::from_secs(number);
-            let Some(chosen) = pieces.give_way(now, &from, (1000, 1000)) else { continue };
+            let Some(chosen) = dropped(&mut pieces, now, &from, 1000) else { continue };
             displaced += chosen.len();
-            chosen.iter().for_each(|(key, _)| _ = pieces.remove(key));
-            pieces.parties.displaces(now, &from, 1000);
+            chosen.iter().for_each(|key| _ = pieces.remove(key));
+            pieces.parties.displaces(now, from.from, 1000);
             pieces.insert(&piece(number as u8, [7, 7, 7, 1], Some(2)));
-            pieces.parties.settled(&from, 1000);
+            pieces.parties.settled(from.from, 1000);
         }
         assert_eq!(displaced, 6, "as much as junk displaces");
     }
@@ -245,8 +253,63 @@ mod tests {
     #[test]
     fn many_publishers_of_one_party_give_way_together() {
         let mut pieces = table((0..40).map(|number| piece(number, [8, 8, 8, 1], Some(number))));
-        let chosen = pieces.give_way(NOW, &newcomer([7, 7, 7, 1]), (9000, 9000)).unwrap();
+        let chosen = dropped(&mut pieces, NOW, &newcomer([7, 7, 7, 1]), 9000).unwrap();
         assert_eq!(chosen.len(), 9);
+    }
+
+    /// A claim of a publisher on a piece, for longer than [`piece`] is claimed.
+    fn longer(publisher: u8) -> PieceClaim {
+        PieceClaim::unsigned(PublicKey([publisher; 32]), 3, 9000, 1)
+    }
+
+    fn raise(pieces: &mut Pieces, number: u8, by: [u8; 4]) {
+        assert!(pieces.claim(&Key([number; 32]), &longer(9), brought(by), 100).newer);
+        pieces.raise(&Key([number; 32]), 20, 100_000 + u64::from(number), 100);
+    }
+
+    #[test]
+    fn a_party_that_raised_the_pieces_of_others_gives_way_without_taking_them_along() {
+        let own = |number: u8| piece(number, [number, 8, 8, 1], Some(number));
+        let mut pieces = table((0..8).map(own).chain([piece(9, [6, 6, 6, 1], Some(9))]));
+        (0..8).for_each(|number| raise(&mut pieces, number, [6, 6, 6, 1]));
+        let given = pieces.give_way((NOW, 100), &newcomer([7, 7, 7, 1]), (1000, 1000));
+        assert_eq!(given.fallen.len(), 8, "it holds nine pieces");
+        assert_eq!(given.dropped, [], "now it holds one, like all others");
+        for number in 0..8 {
+            assert_eq!(pieces.get(&Key([number; 32])), Some(own(number)));
+        }
+        assert_eq!(pieces.next_expiry(), Some((5000, Key([0; 32]))));
+    }
+
+    #[test]
+    fn pieces_that_are_here_only_because_they_were_raised_are_dropped() {
+        let mut pieces = table((0..8).map(|number| piece(number, [number, 8, 8, 1], Some(number))));
+        (0..8).for_each(|number| raise(&mut pieces, number, [6, 6, 6, 1]));
+        let given = pieces.give_way((NOW, 9000), &newcomer([7, 7, 7, 1]), (1000, 1000));
+        assert_eq!(given.dropped, [Key([7; 32])]);
+        assert_eq!(given.fallen, []);
+    }
+
+    #[test]
+    fn in_a_network_with_a_secret_a_raised_piece_counts_for_whom_it_counted_before() {
+        let mut pieces = table([piece(1, [8, 8, 8, 1], Some(1))]);
+        pieces.parties.contested = false;
+        raise(&mut pieces, 1, [6, 6, 6, 1]);
+        assert_eq!(pieces.get(&Key([1; 32])).map(|piece| piece.brought), Some(brought([8, 8, 8, 1])));
+    }
+
+    #[test]
+    fn what_a_party_displaces_with_junk_counts_for_it_and_not_for_the_publisher() {
+        let mut pieces = table((0..20).map(|number| piece(number, [8, 8, 8, 1], Some(1))));
+        let publisher = newcomer([7, 7, 7, 1]);
+        let junk = Newcomer { from: Party::of([6, 6, 6, 1].into()), ..publisher };
+        for second in 0..40 {
+            if dropped(&mut pieces, NOW + Duration::from_secs(second), &junk, 1000).is_some() {
+                pieces.parties.displaces(NOW, junk.from, 1000);
+            }
+        }
+        assert_eq!(dropped(&mut pieces, NOW + Duration::from_secs(60), &junk, 1000), None);
+        assert!(dropped(&mut pieces, NOW + Duration::from_secs(60), &publisher, 1000).is_some());
     }
 
     #[test]

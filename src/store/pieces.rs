@@ -1,6 +1,7 @@
 //! The table of stored pieces, in the order of their keys and of their expiry.
 
-use super::parties::{Parties, holder_of};
+use super::parties::{Newcomer, Parties, Yielding, holder_of};
+use super::raised::{Base, Raised};
 use super::room::Costs;
 use crate::claim::PieceClaim;
 use crate::id::Key;
@@ -17,6 +18,11 @@ pub const PIECE_OVERHEAD_BYTES: u64 = 256;
 
 /// A raise of the lifetime by less than this, or by less than a sixteenth of the rest of the lifetime, is not saved.
 const RAISE_SECONDS_MIN: u64 = 3600;
+
+/// The most groups that give way to one piece, each after the raised pieces of the one before have fallen back.
+const YIELDS_MAX: usize = 4;
+/// The most pieces of one group that fall back at a time.
+const FALLS_MAX: usize = 64;
 
 /// A stored piece.
 #[derive(Clone, Copy)]
@@ -37,6 +43,11 @@ impl Piece {
     /// Which party, and which publisher in it, the piece counts for.
     fn holder(&self) -> Holder {
         holder_of(&self.brought, self.claim.as_ref())
+    }
+
+    fn base(&self) -> Base {
+        let Piece { replicas, expires, claim, brought, .. } = *self;
+        Base { replicas, expires, claim, brought }
     }
 }
 
@@ -60,9 +71,31 @@ pub(super) struct Pieces {
     table: BTreeMap<Key, Piece>,
     /// When pieces expire, by the first bytes of their keys: pieces that share those and the time share an entry.
     expiries: BTreeSet<(u64, Short)>,
+    /// The pieces of each holder in the order in which they give way: those first that are to be kept longest. Like `expiries`, an entry
+    /// may be of several pieces.
+    yields: BTreeSet<(Holder, Reverse<u64>, Short)>,
     bytes: u64,
     content_bytes: u64,
     pub(super) parties: Parties,
+    raised: Raised,
+}
+
+/// What gives way to a piece that arrives in a full store.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(super) struct GivenWay {
+    /// Pieces to be dropped.
+    pub(super) dropped: Vec<Key>,
+    /// Pieces that have fallen back to what they were before they were raised, as they were until now.
+    pub(super) fallen: Vec<PieceMeta>,
+}
+
+/// What became of a claim.
+#[derive(Default)]
+pub(super) struct Claimed {
+    /// Whether it is the one that its piece is kept for now, and was not before.
+    pub(super) newer: bool,
+    /// Another piece that has fallen back for this one to be raised, as it was until now.
+    pub(super) fallen: Option<PieceMeta>,
 }
 
 impl Pieces {
@@ -73,9 +106,11 @@ impl Pieces {
             directories: Box::new([0; 256]),
             table: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            yields: BTreeSet::new(),
             bytes: 0,
             content_bytes: 0,
             parties: Parties::new(secret),
+            raised: Raised::default(),
         }
     }
 
@@ -120,7 +155,7 @@ impl Pieces {
         let PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought } = *meta;
         let written = expires;
         let piece = Piece { written, input_offset, expires, length, content, replicas, mode, claim, brought };
-        self.parties.add(piece.holder(), self.costs.piece(length));
+        self.count(&key, &piece);
         self.table.insert(key, piece);
         self.expiries.insert((expires, short(&key)));
         self.bytes += self.cost(&key, length);
@@ -131,66 +166,130 @@ impl Pieces {
     pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
         let piece = self.table.remove(key)?;
         self.expires_no_more(key, piece.expires);
-        self.parties.remove(&piece.holder(), self.costs.piece(piece.length));
+        self.discount(key, &piece);
+        self.raised.forget(key);
         self.directories[usize::from(key.0[0])] -= 1;
         self.bytes -= self.cost(key, piece.length);
         self.content_bytes -= u64::from(piece.length);
         Some(meta(*key, &piece))
     }
 
-    /// Takes over a claim whose signature verifies. False when the piece is not here, or has a claim that this one does not replace.
-    pub(super) fn claim(&mut self, key: &Key, claim: &PieceClaim) -> bool {
-        let Some(piece) = self.table.get_mut(key) else { return false };
-        let newer = piece.claim.is_none_or(|kept| claim.supersedes(&kept));
-        if newer {
-            let bytes = self.costs.piece(piece.length);
-            self.parties.remove(&piece.holder(), bytes);
-            piece.claim = Some(*claim);
-            self.parties.add(piece.holder(), bytes);
-        }
-        newer
+    /// A piece counts for its holder.
+    fn count(&mut self, key: &Key, piece: &Piece) {
+        self.parties.accounts.add(piece.holder(), self.costs.piece(piece.length));
+        self.yields.insert((piece.holder(), Reverse(piece.expires), short(key)));
     }
 
-    /// The pieces that give way so that `needed` bytes of a newcomer that is going to take `cost` fit in, with their bytes: one piece
-    /// at least. `None` when the newcomer's party has a larger part of the store than it may have.
+    /// A piece counts for its holder no more.
+    fn discount(&mut self, key: &Key, piece: &Piece) {
+        let (holder, expires) = (piece.holder(), piece.expires);
+        self.parties.accounts.remove(&holder, self.costs.piece(piece.length));
+        let mut others = self.table.range(range(short(key))).filter(|(other, _)| *other != key);
+        if !others.any(|(_, other)| other.expires == expires && other.holder() == holder) {
+            self.yields.remove(&(holder, Reverse(expires), short(key)));
+        }
+    }
+
+    /// A piece changes. Its length stays.
+    fn change(&mut self, key: &Key, before: &Piece, piece: Piece) {
+        self.discount(key, before);
+        self.count(key, &piece);
+        self.table.insert(*key, piece);
+        if piece.expires != before.expires {
+            self.expiries.insert((piece.expires, short(key)));
+            self.expires_no_more(key, before.expires);
+        }
+    }
+
+    /// Takes over a claim whose signature verifies, and which counts for the party `by`, at this age of the node. It is not newer when the
+    /// piece is not here, or has a claim that this one does not replace, or when that party has raised more pieces than others.
+    pub(super) fn claim(&mut self, key: &Key, claim: &PieceClaim, by: Brought, age: u64) -> Claimed {
+        let mut claimed = Claimed::default();
+        let Some(piece) = self.table.get(key).copied() else { return claimed };
+        if piece.claim.is_some_and(|kept| !claim.supersedes(&kept)) {
+            return claimed;
+        }
+        let mut brought = piece.brought;
+        if self.parties.contested {
+            if self.raised.is_raise(key, &piece.base(), claim, by) {
+                match self.raised.makes_room(&holder_of(&by, Some(claim))) {
+                    Ok(falls) => claimed.fallen = falls.and_then(|other| self.fall_back(&other, age)),
+                    Err(()) => return claimed,
+                }
+            }
+            brought = self.raised.claimed(key, piece.base(), claim, by);
+        }
+        self.change(key, &piece, Piece { claim: Some(*claim), brought, ..piece });
+        claimed.newer = true;
+        claimed
+    }
+
+    /// What gives way so that `needed` bytes of a newcomer that is going to take `cost` fit in: one piece at least is dropped. At this age
+    /// of the node, pieces of the same party that it merely raised fall back first. Nothing when the newcomer's party has a larger part
+    /// of the store than it may have.
     pub(super) fn give_way(
         &mut self,
-        now: Instant,
-        newcomer: &Holder,
+        (now, age): (Instant, u64),
+        newcomer: &Newcomer,
         (cost, needed): (u64, u64),
-    ) -> Option<Vec<(Key, u64)>> {
-        let yielding =
-            self.parties.yielding(now, newcomer, cost).filter(|yielding| yielding.surplus >= needed)?;
-        let of = |piece: &Piece| yielding.holders.get(&piece.holder()).copied();
-        let theirs = self.table.iter().filter_map(|(key, piece)| Some((of(piece)?, key, piece)));
-        // Unclaimed pieces are kept for a day at most. Of the others, those of the publisher with most, and of these those that were to
-        // be kept longest.
-        let mut order: Vec<_> = theirs
-            .map(|(bytes, key, piece)| (piece.claim.is_some(), Reverse(bytes), Reverse(piece.expires), *key))
-            .collect();
-        order.sort_unstable();
-        let (mut freed, mut chosen) = (0, Vec::new());
-        for (.., key) in order {
-            if freed >= needed && !chosen.is_empty() {
+    ) -> GivenWay {
+        let mut given = GivenWay::default();
+        if !self.parties.may_contest(now, newcomer.from) {
+            return given;
+        }
+        for _ in 0..YIELDS_MAX {
+            let yielding = self.parties.yielding(now, newcomer, cost);
+            let Some(yielding) = yielding.filter(|yielding| yielding.surplus >= needed) else { break };
+            let falling: Vec<Key> = self.raised.of(yielding.group).take(FALLS_MAX).collect();
+            if falling.is_empty() {
+                given.dropped = self.dropped_by(&yielding, needed);
                 break;
             }
-            let bytes = self.costs.piece(self.table.get(&key).map_or(0, |piece| piece.length));
-            freed += bytes;
-            chosen.push((key, bytes));
+            given.fallen.extend(falling.iter().filter_map(|key| self.fall_back(key, age)));
         }
-        (freed >= needed && !chosen.is_empty()).then_some(chosen)
+        given
+    }
+
+    /// Ends the raises of a piece, and returns the piece as it was until now. When it would be over without them, at this age of the node,
+    /// it is the raiser's from now on, and `None` is returned.
+    fn fall_back(&mut self, key: &Key, age: u64) -> Option<PieceMeta> {
+        let Base { replicas, expires, claim, brought } = self.raised.forget(key)?;
+        let before = self.table.get(key).copied().filter(|_| expires > age)?;
+        // The disk has the raised values. Whatever raises the piece next is saved.
+        self.change(key, &before, Piece { replicas, expires, claim, brought, written: 0, ..before });
+        Some(meta(*key, &before))
+    }
+
+    /// The pieces of these holders that give way for `needed` bytes, one at least. Unclaimed pieces, which are kept for a day at most, come
+    /// first. Of the others, those of the publisher with most, and of these those that were to be kept longest.
+    fn dropped_by(&self, yielding: &Yielding, needed: u64) -> Vec<Key> {
+        let (mut freed, mut dropped) = (0, Vec::new());
+        for holder in self.parties.accounts.yielding(yielding.group) {
+            let first = (holder, Reverse(u64::MAX), [0; 8]);
+            for (_, Reverse(expires), short) in
+                self.yields.range(first..).take_while(|(of, ..)| *of == holder)
+            {
+                let same = self.table.range(range(*short));
+                for (key, piece) in
+                    same.filter(|(_, piece)| piece.expires == *expires && piece.holder() == holder)
+                {
+                    if freed >= needed && !dropped.is_empty() {
+                        return dropped;
+                    }
+                    freed += self.costs.piece(piece.length);
+                    dropped.push(*key);
+                }
+            }
+        }
+        if freed >= needed { dropped } else { Vec::new() }
     }
 
     /// Raises the number of copies or the expiry of a piece, and never lowers them; `age` is the node's age. `None` when the piece
     /// is not here; else whether the raise is large enough to be saved.
     pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64, age: u64) -> Option<bool> {
-        let before = self.table.get(key)?.expires;
-        if expires > before {
-            self.expiries.insert((expires, short(key)));
-            if let Some(piece) = self.table.get_mut(key) {
-                piece.expires = expires;
-            }
-            self.expires_no_more(key, before);
+        let before = *self.table.get(key)?;
+        if expires > before.expires {
+            self.change(key, &before, Piece { expires, ..before });
         }
         let piece = self.table.get_mut(key)?;
         let more = replicas > piece.replicas;
@@ -299,7 +398,7 @@ mod tests {
             pieces.remove(&key);
         }
         assert_eq!(order, [(10, 2), (20, 3), (30, 1)]);
-        assert!(pieces.expiries.is_empty());
+        assert!(pieces.expiries.is_empty() && pieces.yields.is_empty());
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, lan, rolling-reboot, broken-link,
 /// hidden, hostile, eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states,
-/// hollow, swallow, downgrade, hoard, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle,
+/// hollow, swallow, downgrade, hoard, raise, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle,
 /// repair, sight.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

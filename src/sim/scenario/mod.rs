@@ -115,6 +115,11 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "hoard", about: "one host puts more than all stores hold", play: hoard::hoard },
     Scenario {
+        name: "raise",
+        about: "a party claims what others keep for 20 copies and a year",
+        play: hoard::raise,
+    },
+    Scenario {
         name: "reserve",
         about: "ten nodes of one party reserve space for nothing",
         play: fairness::reserve,

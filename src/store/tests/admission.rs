@@ -238,3 +238,59 @@ fn claims_that_are_replayed_in_turns_keep_a_piece_no_longer_than_their_lifetimes
     let expires = store.piece(&key(1)).map_or(0, |piece| piece.expires);
     assert!(expires <= 900 + 10 + 100, "{expires}");
 }
+
+/// The offer of a piece with another publisher's claim, for longer and for more copies.
+fn raising(byte: u8) -> Offer {
+    let claim = PieceClaim::unsigned(PublicKey([200; 32]), 20, 9000, 1);
+    Offer { replicas: 20, lifetime: 9000, claim: Some(claim), ..brick(byte) }
+}
+
+#[test]
+fn a_party_that_fills_a_store_raises_no_piece_of_another_there() {
+    let mut store = store(30_000);
+    assert!(bring(&mut store, NOW, 2, &brick(200)));
+    (0..29).for_each(|byte| assert!(bring(&mut store, NOW, 1, &brick(byte))));
+    let kept = store.piece(&key(200));
+    assert_eq!(store.admit(NOW, peer(1), &raising(200)), Admission::Have);
+    assert_eq!(store.piece(&key(200)), kept, "it has most of a full store");
+    let raise = store.admit(NOW, peer(3), &raising(200));
+    assert!(matches!(raise, Admission::Raise { replicas: 20, .. }), "{raise:?}");
+    assert_eq!((brought_by(&store, 2), brought_by(&store, 3)), (0, 1), "it counts for its raiser");
+}
+
+#[test]
+fn raises_are_taken_while_there_is_room_and_end_when_their_party_gives_way() {
+    let mut store = store(30_000);
+    (0..20).for_each(|byte| assert!(bring(&mut store, NOW, 2 + byte, &brick(byte))));
+    for byte in 0..20 {
+        let raise = store.admit(NOW, peer(1), &raising(byte));
+        assert!(matches!(raise, Admission::Raise { .. }), "there is room: {raise:?}");
+    }
+    (20..30).for_each(|byte| assert!(bring(&mut store, NOW, 1, &brick(byte))));
+    assert_eq!(brought_by(&store, 1), 30);
+    assert!(bring(&mut store, NOW, 50, &brick(50)));
+    assert_eq!(brought_by(&store, 1), 9, "its raises have ended, and one of its own pieces made room");
+    for byte in 0..20 {
+        let kept = store.piece(&key(byte)).expect("no piece of another is lost");
+        assert_eq!((kept.replicas, kept.expires), (3, 1000));
+    }
+}
+
+#[test]
+fn a_neighbour_that_brings_the_pieces_of_others_does_not_seem_to_fill_the_store() {
+    let mut store = store(30_000);
+    // The first neighbour repairs ten pieces of each of two publishers, and the second puts ten of its own.
+    for byte in 0..20 {
+        let bringer = Bringer { node: peer(1), payer: peer(100 + byte / 10).party };
+        let Admission::Send { incoming } = store.admit(NOW, bringer, &brick(byte)) else {
+            panic!("there is room")
+        };
+        assert!(store.arrives(NOW, incoming) && store.committed(incoming).is_some());
+    }
+    (20..30).for_each(|byte| assert!(bring(&mut store, NOW, 2, &brick(byte))));
+    let taken = (100..140)
+        .filter(|byte| bring(&mut store, NOW + Duration::from_secs(u64::from(*byte)), 3, &brick(*byte)));
+    assert_eq!(taken.count(), 4, "less than half of what each has");
+    let of = |store: &Store, payer| brought_by(store, payer);
+    assert_eq!((of(&store, 100), of(&store, 101), of(&store, 2)), (9, 8, 9));
+}

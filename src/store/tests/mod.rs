@@ -7,6 +7,7 @@ use crate::claim::PieceClaim;
 use crate::id::PublicKey;
 use crate::io::{Ages, Brought, FileStamp, Mode};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+use crate::peers::contest::Holder;
 use crate::peers::party::Party;
 use crate::wire::frame::Refusal;
 use std::path::Path;
