@@ -47,6 +47,7 @@ mod targets;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verify;
 mod watch;
 
@@ -70,7 +71,6 @@ use own::Own;
 use raises::Raises;
 use recovery::Stock;
 use reserve::Reserve;
-use settling::Settling;
 use shares::{ShareLog, Subject};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -79,7 +79,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use target::{Finish, Open, Targets, Wish};
-use tasks::{Copy, Hash, Read, Sample, Slice, Task};
+use tasks::{Copy, Hash, Read, Sample, Task};
+use turns::Turns;
 use verify::{Begun, Verify};
 use watch::Watch;
 
@@ -92,8 +93,6 @@ pub use intake::{Intake, Way};
 pub use outflow::Outflow;
 pub use sink::OpenSink;
 
-/// The most bytes that a task reads before the next task has its turn.
-const SLICE_BYTES: usize = 256 << 10;
 /// The free bytes from which on the node keeps its [`Reserve`].
 const RESERVED_FROM_BYTES: u64 = 4 << 20;
 /// The bytes that a short operation takes from a turn's budget.
@@ -122,18 +121,10 @@ pub struct Disk {
     commits: Commits,
     raises: Raises,
     shares: ShareLog,
-    /// Running tasks, which take turns.
-    tasks: VecDeque<(DiskId, Box<dyn Task>)>,
+    turns: Turns,
     /// Files to be hashed that wait for a free descriptor: a file is open from its first byte until it is synced.
     unopened: VecDeque<(DiskId, DiskOp)>,
-    /// The number of tasks that hash a file.
-    hashing: usize,
-    settling: Settling,
-    /// Idle tasks, which run one after the other.
-    idle_tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     done: VecDeque<DiskDone>,
-    /// Allocated when it is first needed.
-    buffer: Vec<u8>,
     written: u64,
     /// Shares whose content may not be on the medium. There are at most as many as shares.
     unsynced: BTreeMap<Subject, Share>,
@@ -186,13 +177,9 @@ impl Disk {
             commits: Commits::default(),
             raises: logs.raises,
             shares: logs.shares,
-            tasks: VecDeque::new(),
+            turns: Turns::new(),
             unopened: VecDeque::new(),
-            hashing: 0,
-            settling: Settling::new(),
-            idle_tasks: VecDeque::new(),
             done: VecDeque::new(),
-            buffer: Vec::new(),
             written: 0,
             unsynced,
         };
@@ -238,7 +225,7 @@ impl Disk {
     /// The number of further passed descriptors that may wait for their operations: at most `most` in all, and within the
     /// process's limit of descriptors.
     pub fn passed_room(&self, most: usize) -> usize {
-        most.min(self.settling.most()).saturating_sub(self.passed.len())
+        most.min(self.turns.open_max()).saturating_sub(self.passed.len())
     }
 
     /// The number of passed descriptors that wait for their operations.
@@ -278,23 +265,22 @@ impl Disk {
     /// Whether [`run`](Disk::run) has something to do.
     pub fn has_work(&self) -> bool {
         let begun = self.commits.has_work() || self.raises.has_work() || self.shares.has_work();
-        let hashes = !self.unopened.is_empty() || !self.settling.is_empty();
-        begun || hashes || !self.tasks.is_empty() || !self.submitted.is_empty()
+        begun || self.turns.has_work() || !self.unopened.is_empty() || !self.submitted.is_empty()
     }
 
     /// Whether [`run_idle`](Disk::run_idle) has something to do, now or once the medium has answered.
     pub fn has_idle_work(&self) -> bool {
-        !self.idle_tasks.is_empty()
+        self.turns.has_idle_work()
     }
 
     /// Runs a slice of the first idle task, without waiting for the medium. `false` when the medium has not answered yet, or when
     /// there is no idle task.
     pub fn run_idle(&mut self) -> bool {
-        let Some((id, mut task)) = self.idle_tasks.pop_front() else { return false };
-        let (_, waits, goes_on) = self.step(&mut task, SLICE_BYTES, id);
-        match goes_on {
-            true => self.idle_tasks.push_front((id, task)),
-            false => self.settle(),
+        let Some((waits, goes_on)) = self.turns.run_idle(&mut self.targets, &mut self.done) else {
+            return false;
+        };
+        if !goes_on {
+            self.settle();
         }
         !waits
     }
@@ -327,18 +313,17 @@ impl Disk {
         self.begin_submitted(&mut left);
         self.raises.flush(&self.layout, &mut self.done);
         // A stream of commits leaves a quarter of the budget to tasks.
-        let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
+        let kept = if self.turns.has_tasks() { left / 4 } else { 0 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
-        self.shares.flush(more || !self.tasks.is_empty(), &mut self.reserve, &mut self.done);
+        self.shares.flush(more || self.turns.has_tasks(), &mut self.reserve, &mut self.done);
         self.shares.compact();
-        self.run_tasks(rest + kept);
+        self.turns.run(rest + kept, &mut self.targets, &mut self.done);
         self.settle();
     }
 
     /// Syncs the hashed files, unless they wait for others to join.
     fn settle(&mut self) {
-        let others = self.hashing + self.unopened.len();
-        self.settling.flush(others, &mut self.kept, &mut self.done);
+        self.turns.settle(self.unopened.len(), &mut self.kept, &mut self.done);
     }
 
     /// Repeats what a full or failing disk refused. The driver calls it from time to time.
@@ -361,14 +346,13 @@ impl Disk {
             let mut left = u64::MAX;
             self.begin_submitted(&mut left);
             self.raises.flush(&self.layout, &mut self.done);
-            self.tasks.clear();
+            self.turns.clear();
             self.unopened.clear();
-            self.settling.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
             self.shares.flush(more, &mut self.reserve, &mut self.done);
             self.shares.give_up_compaction();
         }
-        self.idle_tasks.clear();
+        self.turns.clear_idle();
         self.sync_downloads();
         let clean = self.settle_logs();
         self.save_ages(&Ages { clean, ..ages })
@@ -419,7 +403,7 @@ impl Disk {
 
     /// Carries out short operations, and begins the others.
     fn begin_submitted(&mut self, left: &mut u64) {
-        while *left > 0 && self.settling.has_room(self.hashing) {
+        while *left > 0 && self.turns.has_room() {
             let Some((id, op)) = self.unopened.pop_front() else { break };
             self.submitted.push_front((id, op));
             self.begin_next(left);
@@ -449,7 +433,7 @@ impl Disk {
     fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
         let layout = &self.layout;
         let task: Box<dyn Task> = match op {
-            DiskOp::Hash { background: false, .. } if !self.settling.has_room(self.hashing) => {
+            DiskOp::Hash { background: false, .. } if !self.turns.has_room() => {
                 self.unopened.push_back((id, op));
                 return Ok(None);
             }
@@ -458,11 +442,8 @@ impl Disk {
                 let source = Source::open(layout.path(&place), passed, &self.own)?;
                 let task = Box::new(Hash::new(source)?);
                 match background {
-                    true => self.idle_tasks.push_back((id, task)),
-                    false => {
-                        self.hashing += 1;
-                        self.tasks.push_back((id, task));
-                    }
+                    true => self.turns.push_idle(id, task),
+                    false => self.turns.push(id, task),
                 }
                 return Ok(None);
             }
@@ -500,7 +481,7 @@ impl Disk {
             }
             DiskOp::VerifyFile(file) => {
                 let task = Verify::open_file(layout.path(&file.place), &file)?;
-                self.idle_tasks.push_back((id, Box::new(task)));
+                self.turns.push_idle(id, Box::new(task));
                 return Ok(None);
             }
             DiskOp::Verify { piece, idle } => {
@@ -510,8 +491,8 @@ impl Disk {
                         return Err(self.watch.gone(layout));
                     }
                     Begun::Over(soundness) => return Ok(Some(DiskReply::Verified { soundness })),
-                    Begun::Goes(task) if idle => self.idle_tasks.push_back((id, Box::new(task))),
-                    Begun::Goes(task) => self.tasks.push_back((id, Box::new(task))),
+                    Begun::Goes(task) if idle => self.turns.push_idle(id, Box::new(task)),
+                    Begun::Goes(task) => self.turns.push(id, Box::new(task)),
                 }
                 return Ok(None);
             }
@@ -527,7 +508,7 @@ impl Disk {
             }
             other => return self.carry_out(other).map(Some),
         };
-        self.tasks.push_back((id, task));
+        self.turns.push(id, task);
         Ok(None)
     }
 
@@ -582,10 +563,7 @@ impl Disk {
 
     /// Ends the tasks on the target of a download.
     fn give_up_tasks(&mut self, place: &Place) {
-        let tasks = core::mem::take(&mut self.tasks).into_iter();
-        let (over, others): (Vec<_>, Vec<_>) = tasks.partition(|(_, task)| task.is_about(place));
-        self.tasks = others.into();
-        for (id, _) in over {
+        for id in self.turns.give_up(place) {
             let error = error::refused(DiskErrorKind::Lost, &self.layout.path(place), "is closed");
             self.done.push_back(DiskDone { id, result: Err(error) });
         }
@@ -613,48 +591,10 @@ impl Disk {
     /// Reads at most `left` bytes of pieces that are being committed, and syncs about `sync_bytes`. Returns the bytes left.
     fn run_commits(&mut self, mut left: u64, sync_bytes: u64, more: bool) -> u64 {
         if self.commits.has_work() {
-            self.buffer.resize(SLICE_BYTES, 0);
-            self.commits.read(&mut self.buffer, &mut left, &mut self.done);
+            self.commits.read(self.turns.buffer(), &mut left, &mut self.done);
             let more = more || self.commits.is_reading();
             self.commits.flush(&self.layout, sync_bytes, more, &mut self.done);
         }
         left
-    }
-
-    /// Gives the tasks a slice each in turn until `left` bytes are used up.
-    fn run_tasks(&mut self, mut left: u64) {
-        while left > 0 {
-            let Some((id, mut task)) = self.tasks.pop_front() else {
-                return;
-            };
-            let most = left.min(SLICE_BYTES as u64) as usize;
-            let (read, waits, goes_on) = self.step(&mut task, most, id);
-            left = left.saturating_sub(if waits { SLICE_BYTES as u64 } else { read.max(1) });
-            match goes_on {
-                true => self.tasks.push_back((id, task)),
-                false => self.hashing -= usize::from(task.unsettled().is_some()),
-            }
-        }
-    }
-
-    /// Runs a step of a task, which reads at most `most` bytes. Returns the number of bytes read, whether the task waits for the
-    /// medium, and whether it goes on.
-    fn step(&mut self, task: &mut Box<dyn Task>, most: usize, id: DiskId) -> (u64, bool, bool) {
-        self.buffer.resize(SLICE_BYTES, 0);
-        let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None, waits: false };
-        let result = task.step(&mut slice).transpose();
-        let progress = slice.progress.map(Ok);
-        self.done.extend(progress.map(|result| DiskDone { id, result }));
-        let (read, waits, goes_on) = (slice.read as u64, slice.waits, result.is_none());
-        let result = result.map(|result| {
-            let reply = result?;
-            task.keep(&mut self.targets).map(|()| reply)
-        });
-        match (result, task.unsettled()) {
-            (None, _) => {}
-            (Some(Ok(reply)), Some(source)) => self.settling.push(id, source, reply),
-            (Some(result), _) => self.done.push_back(DiskDone { id, result }),
-        }
-        (read, waits, goes_on)
     }
 }

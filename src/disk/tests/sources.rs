@@ -162,7 +162,7 @@ fn many_files_are_open_a_few_at_a_time_and_each_is_answered_for_what_became_of_i
         disk.run(BUDGET);
         turns += 1;
         assert!(turns < 1000, "it never ends");
-        assert!(disk.settling.len() + disk.hashing <= 128);
+        assert!(disk.turns.open_count() <= 128);
         if turns == 1 {
             // It has been read, and not been answered for.
             fs::write(dir.path("0"), "changed").unwrap();
