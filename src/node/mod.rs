@@ -47,7 +47,8 @@
 //!
 //! A chunk request, from the stream to sendfile(2): `net/serve` reads → [`Node`] → `transfer/dispatch` takes one frame →
 //! `wire/frame` parses it → `transfer/uploads/serve` decides whose turn it is → `shelf` → `store/mod` locates the chunk; `net/serve`
-//! polls the extent and queues it → `net/outbox` → `disk/outflow`. These are nine files.
+//! polls the extent and queues it → `net/outbox` → `disk/outflow`. These are nine files. Of the state on the way, that of the stream is
+//! in `transfer/streams/{session,outgoing}`, and the place of the chunk in `store/pieces` or `store/files`.
 //!
 //! A departure, from the silence to a new copy: `gossip/detect` suspects a member → `dispatch` → `bridge` tells the neighbourhood →
 //! `replication/neighbours` waits, `replication/assess` counts copies, `replication/repair` decides → `ops/follow_up` → `ops/repair`
