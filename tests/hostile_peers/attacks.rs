@@ -3,10 +3,10 @@
 use crate::crew::*;
 use crate::puppets::*;
 use crate::support::{Node, wait_for};
-use elver::id::{Key, PublicKey};
+use elver::id::{Key, NodeId, PublicKey};
 use elver::manifest::Content;
 use elver::wire::frame::{Frame, Offer, Parsed};
-use elver::wire::message::{ANNOUNCEMENTS_MAX, Announcement, Message, Want};
+use elver::wire::message::{ANNOUNCEMENTS_MAX, Announcement, Message, NotStored, Want};
 use elver::wire::provider::ProviderRecord;
 use elver::wire::record::{Record, record_key, sign_record};
 use std::io::Write;
@@ -108,9 +108,7 @@ fn one_address_that_fills_all_tables_erases_no_record_of_another() {
 
 #[test]
 fn twenty_ids_of_one_address_around_two_keys_hide_neither_a_value_nor_a_file() {
-    let t0 = Instant::now();
     let town = Town::new(5, &[]);
-    eprintln!("DBG town {:?}", t0.elapsed());
     let publisher = publisher_of(&town.set(0, "another", "value"));
     let bytes = content(72, 50_000);
     let hash = manifest(&bytes).hash();
@@ -120,15 +118,9 @@ fn twenty_ids_of_one_address_around_two_keys_hide_neither_a_value_nor_a_file() {
     wait_for("the sybils in routing tables", || {
         town.nodes.iter().all(|node| node.status().peers >= 20).then_some(())
     });
-    eprintln!(
-        "DBG peers {:?} {:?}",
-        t0.elapsed(),
-        town.nodes.iter().map(|n| n.status().peers).collect::<Vec<_>>()
-    );
     let address = town.set(0, "channel", "stable");
     assert_eq!(town.put(0, &bytes, "0"), hash.to_string());
     for node in [1, 4] {
-        eprintln!("DBG set {:?}", t0.elapsed());
         town.looks_up(node, &address, "stable");
         town.gets(node, &hash.to_string(), &bytes);
     }
@@ -194,18 +186,22 @@ fn announcements_with_wrong_signatures_inside_leave_others_their_answers() {
     let town = Town::new(3, &[]);
     let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &town.nodes[0]);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
+    /// An announcement of the stranger itself, with a record that is signed for a file.
+    fn announcement(stranger: &Datagrams, file: Key, signed: Key) -> Announcement {
+        let own = stranger.socket.local_addr().unwrap();
+        let provider = ProviderRecord::new(&network(), &stranger.identity, &signed, own, false, 60, 1);
+        Announcement { file, provider }
+    }
     let mut floods = Vec::new();
     for mut stranger in town.strangers() {
         stranger.ask(&Message::Ping { padding: 0 }).expect("a pong");
+        // The datagram's own signature is right. That of the first record is for another file: the others cost the node nothing.
+        let (file, other) = (Key([99; 32]), Key([0; 32]));
+        let mixed = [announcement(&stranger, file, other), announcement(&stranger, file, file)];
+        let answer = stranger.ask(&Message::Announce { announcements: &mixed });
+        assert_eq!(answer, Some(Message::Stored { accepted: 0, reason: NotStored::Signature }));
         floods.push(Flood::begin(move || {
-            // The datagram's own signature is right. Those of the records are for another file.
-            let wrong = |number: u8| {
-                let own = stranger.socket.local_addr().unwrap();
-                let signed = Key([0; 32]);
-                let provider =
-                    ProviderRecord::new(&network(), &stranger.identity, &signed, own, false, 60, 1);
-                Announcement { file: Key([number; 32]), provider }
-            };
+            let wrong = |number| announcement(&stranger, Key([number; 32]), other);
             let announcements: Vec<Announcement> = (1..=ANNOUNCEMENTS_MAX as u8).map(wrong).collect();
             stranger.send(&Message::Announce { announcements: &announcements });
         }));
@@ -219,10 +215,10 @@ fn announcements_with_wrong_signatures_inside_leave_others_their_answers() {
 }
 
 #[test]
-fn a_flood_of_states_hides_no_node_that_joins_meanwhile() {
+fn a_flood_of_states_hides_neither_a_node_that_joins_meanwhile_nor_what_it_says_of_itself() {
     let mut town = Town::new(3, &[]);
     let mut floods = Vec::new();
-    for mut stranger in town.strangers() {
+    for mut stranger in town.strangers().into_iter().chain(town.strangers()) {
         stranger.ask(&Message::Ping { padding: 0 }).expect("a pong");
         let invented: Vec<_> = (0..600u32)
             .map(|number| {
@@ -245,6 +241,11 @@ fn a_flood_of_states_hides_no_node_that_joins_meanwhile() {
     wait_for("every node to see every other", || {
         let live = |node: &Node| node.status().gossip.map_or(0, |gossip| gossip.live);
         town.nodes.iter().all(|node| live(node) >= 3).then_some(())
+    });
+    let ids: Vec<NodeId> = town.nodes.iter().map(id_of).collect();
+    wait_for("every node to know the state of every other", || {
+        let known = |node: &Node| ids.iter().filter(|id| has_state_of(node, id)).count();
+        town.nodes.iter().all(|node| known(node) >= 3).then_some(())
     });
     town.is_used(5);
     drop(floods);

@@ -4,6 +4,7 @@ use crate::puppets::*;
 use crate::support::{Node, Scratch};
 use elver::id::{Key, NodeId, PublicKey};
 use elver::identity::Identity;
+use elver::node::command::{Command, Reply, Response};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
 use elver::wire::gossip::{GossipBody, Hops};
@@ -92,6 +93,16 @@ impl Town {
 /// The id of a node.
 pub(crate) fn id_of(node: &Node) -> NodeId {
     NodeId(node.status_json()["id"].as_str().unwrap().parse::<Key>().unwrap().0)
+}
+
+/// Whether a node has a signed state of another: only that says its version.
+pub(crate) fn has_state_of(node: &Node, other: &NodeId) -> bool {
+    match node.request(&Command::Peers) {
+        Some(Response::Done(Reply::Peers { peers })) => {
+            peers.iter().any(|peer| peer.id == *other && peer.version.is_some())
+        }
+        other => panic!("peers answered {other:?}"),
+    }
 }
 
 /// The publisher in the address of a value.
