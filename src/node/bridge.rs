@@ -65,7 +65,11 @@ impl Bridge {
             | GossipEvent::Returned { contact }
             | GossipEvent::Moved { contact, .. } => reached(now, *contact, machines),
             GossipEvent::Suspected { .. } | GossipEvent::Outdone { .. } | GossipEvent::DialBack { .. } => {}
-            GossipEvent::Unresponsive { contact } => unreachable(now, contact, machines),
+            GossipEvent::Unresponsive { contact } => {
+                unreachable(now, contact, machines);
+                let nodes = machines.gossip.statistics().network_size;
+                machines.replication.member_silent(now, &contact.id, nodes);
+            }
             GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
                 machines.dht.forget(now, &contact.id);
             }

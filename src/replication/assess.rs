@@ -56,7 +56,7 @@ impl Replication {
             substitutes: 0,
         };
         if !self.neighbours.is_certain(key, chosen, replicas) {
-            found.need = if piece.keep { Need::Whole } else { Need::Stray };
+            found.need = if piece.keep && !piece.in_doubt { Need::Whole } else { Need::Stray };
             return found;
         }
         let urgent = live <= quorum && chosen.mask & masks.silent != 0;
@@ -119,7 +119,8 @@ impl Replication {
         }
         match turn {
             None => self.pieces.rest(key),
-            Some(at) if at <= now => self.pieces.enqueue(key, found.live),
+            // Whether a piece in doubt has any holder is not known, so it comes before all others.
+            Some(at) if at <= now => self.pieces.enqueue(key, if before.in_doubt { 0 } else { found.live }),
             Some(at) => self.pieces.wait(key, at),
         }
     }
@@ -173,6 +174,10 @@ impl Replication {
                 // is not.
                 let youngest = self.neighbours.youngest(found.expected).unwrap_or(since);
                 ready.max(since.max(youngest) + surplus_after) + rank_wait.mul_f64(spread)
+            }
+            // The holders that are left act first.
+            Need::Stray if piece.in_doubt => {
+                ready.max(since + urgent_after + rank_wait * 2) + rank_wait.mul_f64(spread / 3.0)
             }
             Need::Stray => ready.max(since + settle) + interval.mul_f64(spread),
         })

@@ -42,7 +42,7 @@ use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
-use crate::wire::reconcile::Answers;
+use crate::wire::reconcile::{Answers, number};
 use core::cell::Cell;
 use core::net::SocketAddr;
 pub use counters::ReplicationCounters;
@@ -52,6 +52,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// The most nodes that hold a piece, also when its offers ask for more: nodes farther away refuse it. An offer costs a few bytes,
 /// and must not have the piece copied to the whole network.
 pub const REPLICAS_MAX: u8 = 20;
+
+/// A node holds pieces whose keys share their first bits with its id, as many as about this number of nodes share.
+const NEAR_NODES: u64 = 16;
 
 /// A stored piece, as replication sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,11 +86,13 @@ pub enum Action {
         /// The node that says that it has it.
         target: Contact,
     },
-    /// Look up the nodes closest to this piece, offer it to as many as should hold it, and report the result with
+    /// Look up the nodes closest to this piece, offer it to the nearest until as many as wanted have it, and report the result with
     /// [`placed`](Replication::placed), once.
     Place {
         /// The piece.
         key: Key,
+        /// The number of nodes that are to have it.
+        copies: u8,
     },
     /// Delete this stored piece: all its holders have proven that they have it, and this node is none of them. It has left the
     /// table.
@@ -234,6 +239,7 @@ impl Replication {
         if let Some(known) = self.pieces.get_mut(&piece.key) {
             known.replicas = replicas;
             known.keep = piece.keep;
+            known.in_doubt &= piece.keep;
             known.length = piece.length;
         } else {
             if self.pieces.len() >= self.config.pieces_max {
@@ -246,6 +252,23 @@ impl Replication {
         }
         self.review(now, &piece.key);
         true
+    }
+
+    /// A member of the network fell silent, wherever it is. `nodes` is the estimated number of nodes.
+    ///
+    /// Holders see to the pieces in their neighbourhood. But when all holders of a piece fall silent at once, the only node left that
+    /// can copy it is its publisher, which keeps it for good and may be far away. So the pieces near that member that are kept here for
+    /// good, and whose holders are out of sight, are in doubt: this node soon looks whether their nearest node has them.
+    pub fn member_silent(&mut self, now: Instant, id: &NodeId, nodes: u64) {
+        self.deadline.set(None);
+        let bits = (nodes / NEAR_NODES).max(1).ilog2();
+        let rest = u64::MAX.checked_shr(bits).unwrap_or(0);
+        let first = number(&id.key()) & !rest;
+        let (from, to) = compare::bounds(first, first | rest);
+        for (_, piece) in self.pieces.range_mut(&from, &to).filter(|(_, piece)| piece.keep) {
+            piece.in_doubt = true;
+        }
+        self.sweep_at(now);
     }
 
     /// This node no longer holds a piece.

@@ -92,6 +92,9 @@ pub(super) struct Piece {
     pub(super) keep: bool,
     /// Whether this node should hold it.
     pub(super) own: bool,
+    /// Of a piece that is never dropped and whose holders are out of sight: whether one of them may have fallen silent, so that no other
+    /// node is known to have it.
+    pub(super) in_doubt: bool,
     /// If a stray piece was placed: the mark of the nodes that have it since. It is placed again before it is dropped.
     pub(super) placed: Option<NonZeroU32>,
 }
@@ -107,6 +110,13 @@ impl Ready {
 
     pub(super) fn instant(self) -> Instant {
         Instant::from_nanos(self.0.get())
+    }
+}
+
+impl Piece {
+    /// The number of nodes that a placement is to find or to make holders. A piece in doubt needs one: that one sees to the others.
+    pub(super) fn placed_on(&self) -> u8 {
+        if self.in_doubt { 1 } else { self.replicas }
     }
 }
 
@@ -182,6 +192,7 @@ impl Pieces {
             queued_live: 0,
             keep,
             own: false,
+            in_doubt: false,
             placed: None,
         };
         self.table.insert(key, piece);

@@ -111,6 +111,8 @@ impl Replication {
         }
         let suspended = match queue {
             Queue::Copies => self.partition.until(live),
+            // A piece in doubt may have its last copy here.
+            Queue::Places if live == 0 => self.partition.until(live),
             Queue::Places | Queue::Drops => self.partition.others_until(),
         };
         let opens = self.quiet_until.max(suspended.unwrap_or(Instant::ZERO));
@@ -178,7 +180,8 @@ impl Replication {
                 self.pieces.take_on(&key);
                 self.placing.insert(key);
                 self.place_at = now + PLACE_PAUSE;
-                return self.actions.push_back(Action::Place { key });
+                let copies = piece.placed_on();
+                return self.actions.push_back(Action::Place { key, copies });
             }
             Need::Surplus => (found.expected, true),
             _ if now >= piece.since + self.config.urgent_after => (found.missing | found.substitutes, false),
@@ -421,7 +424,7 @@ impl Replication {
         let (interval, surplus_after) = (self.config.reconcile_interval, self.config.surplus_after);
         let mark = self.mark_of(holders);
         let Some(piece) = self.pieces.get_mut(key) else { return };
-        let enough = holders.len() >= usize::from(piece.replicas);
+        let enough = holders.len() >= usize::from(piece.placed_on());
         // The very nodes that had it the last time have it still. Others, of which a lookup says that they are closest, must keep it for
         // as long first: whoever answers lookups must not be able to have copies dropped.
         let kept = enough && holders.iter().all(|holder| holder.had) && piece.placed == Some(mark);
@@ -432,7 +435,13 @@ impl Replication {
             return;
         }
         piece.placed = enough.then_some(mark);
-        self.put_off(key, now + if enough { surplus_after } else { interval });
+        let pause = match (enough, piece.in_doubt) {
+            (true, _) => surplus_after,
+            (false, true) => self.config.rank_wait,
+            (false, false) => interval,
+        };
+        piece.in_doubt &= !enough;
+        self.put_off(key, now + pause);
         self.pieces.rest(key);
         self.review(now, key);
     }

@@ -31,6 +31,8 @@ pub struct Piece {
     ideal: BTreeSet<usize>,
     /// Since when it has had one live copy, the file that was put included, although it once had all.
     lonely_since: Option<Instant>,
+    /// Whether that one was at some time the file that was put: no holder was left.
+    lost_holders: bool,
 }
 
 /// The ledger.
@@ -129,9 +131,11 @@ impl Ledger {
         }
     }
 
-    /// The most live copies of an acknowledged piece, beyond the number that was asked for and the file that was put.
+    /// The most live copies of an acknowledged piece, beyond the number that was asked for and the file that was put. A copy that took
+    /// the place of lost holders, when only the file was left, does not count.
     pub fn overshoot(&self, world: &World) -> usize {
-        let over = |piece: &Piece| piece.copies(world).saturating_sub(usize::from(piece.replicas));
+        let asked = |piece: &Piece| usize::from(piece.replicas) + usize::from(piece.lost_holders);
+        let over = |piece: &Piece| piece.copies(world).saturating_sub(asked(piece));
         self.pieces.values().filter(|piece| piece.acknowledged).map(over).max().unwrap_or_default()
     }
 
@@ -193,6 +197,7 @@ impl Piece {
         self.live = live;
         let lonely = self.live.len() == 1 && self.replicas > 1 && self.complete;
         self.lonely_since = lonely.then(|| self.lonely_since.unwrap_or(now));
+        self.lost_holders |= lonely && self.live.is_disjoint(&self.holders);
         self.complete |= self.live.len() >= usize::from(self.replicas);
         self.lost &= self.live.is_empty();
     }

@@ -70,6 +70,8 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression::new("power-loss", 2, 30, 2188),
     // On a full disk the age was written over in a file whose name a failed sync of the directory had not made durable.
     Regression::new("power-loss", 2, 30, 7013),
+    // All holders of a piece lost power at once. Its publisher, which had the file, was too far away to see it, and copied nothing.
+    Regression::new("mass-crash", 60, 2, 16),
     // Commands to paused hosts were lost, and a host that slept counted as there although others had to replace it.
     Regression {
         faults: &[Fault::Duplicate, Fault::Reorder, Fault::Pause],

@@ -297,7 +297,7 @@ impl World {
                     let proven = has && self.reaches(index, to);
                     self.nodes[index].machine.proven(self.now, &key, &target.id, proven);
                 }
-                Action::Place { key } => self.place(index, &key),
+                Action::Place { key, copies } => self.place(index, &key, copies),
                 Action::Drop { key } => self.drop_piece(index, &key),
             }
         }
@@ -346,10 +346,10 @@ impl World {
         self.nodes[from].machine.copy_done(self.now, &key, &target, outcome);
     }
 
-    fn place(&mut self, index: usize, key: &Key) {
+    fn place(&mut self, index: usize, key: &Key, copies: u8) {
         self.places += 1;
         let held = self.nodes[index].held[key];
-        let replicas = usize::from(held.replicas);
+        let replicas = usize::from(held.replicas.min(copies));
         let closest: Vec<usize> = self
             .closest(key, replicas + 1)
             .into_iter()

@@ -51,6 +51,49 @@ fn a_piece_that_only_a_far_node_has_reaches_its_holders() {
     assert!(world.is_whole(&[key], 3));
 }
 
+/// A network in which a node far from a piece is its publisher, the publisher, and the key.
+fn published_from_far() -> (World, usize, Key) {
+    let (mut world, keys) = large(64, 1);
+    let far = world.closest(&keys[0], 64)[63];
+    world.give(far, Held { key: keys[0], replicas: 3, length: 10, keep: true });
+    world.run(seconds(100));
+    assert_eq!(world.places, 0);
+    (world, far, keys[0])
+}
+
+/// The `count` holders nearest to the piece crash, and the membership of the publisher notices it.
+fn crash_holders(world: &mut World, count: usize, publisher: usize, key: &Key) {
+    for index in world.closest(key, count) {
+        let id = world.nodes[index].contact.id;
+        world.crash(index);
+        world.nodes[publisher].machine.member_silent(world.now, &id, 64);
+    }
+}
+
+#[test]
+fn a_piece_whose_holders_all_fall_silent_comes_back_from_its_far_publisher() {
+    let (mut world, far, key) = published_from_far();
+    crash_holders(&mut world, 3, far, &key);
+    assert_eq!(world.holders(&key), [far]);
+    world.run(seconds(200));
+    assert!(world.holders(&key).len() > 1);
+    world.run(seconds(300));
+    assert!(world.is_whole(&[key], 3));
+    assert_eq!(world.places, 1, "the publisher makes one holder, which makes the others");
+}
+
+#[test]
+fn the_publisher_of_a_piece_of_which_a_holder_is_left_looks_once_and_copies_nothing() {
+    let (mut world, far, key) = published_from_far();
+    crash_holders(&mut world, 2, far, &key);
+    let before = world.holders(&key);
+    world.run(seconds(50));
+    assert_eq!((world.holders(&key), world.places), (before, 0), "the holders act first");
+    world.run(seconds(4000));
+    assert_eq!(world.places, 1);
+    assert!(world.copied.iter().all(|copied| copied.from != far));
+}
+
 #[test]
 fn randomly_different_views_settle_without_lost_or_surplus_copies() {
     let (mut world, keys) = World::settled(14, 60);

@@ -73,7 +73,7 @@ impl Repair {
                 }
             }
             Action::Prove { key, target } => self.prove(now, key, target, machines),
-            Action::Place { key } => self.relocate(now, key, machines),
+            Action::Place { key, copies } => self.place(now, key, copies, machines),
             Action::Drop { key } => _ = machines.store.remove_piece(&key),
         }
     }
@@ -104,17 +104,24 @@ impl Repair {
         }
     }
 
-    /// Copies a piece to the nodes closest to its key. [`poll_relocated`](Repair::poll_relocated) tells how it ended.
+    /// Copies a piece to the nodes closest to its key, as many as should hold it. [`poll_relocated`](Repair::poll_relocated) tells how
+    /// it ended.
     pub(in crate::node) fn relocate(&mut self, now: Instant, key: Key, machines: &mut Machines) {
+        self.place(now, key, REPLICAS_MAX, machines);
+    }
+
+    /// The same until `copies` nodes have it.
+    fn place(&mut self, now: Instant, key: Key, copies: u8, machines: &mut Machines) {
         if self.relocations.contains_key(&key) {
             return;
         }
         let Some((offer, _)) = offer_of(now, &key, machines) else {
             return self.end(now, key, &[], machines);
         };
-        let holders = usize::from(offer.replicas.min(REPLICAS_MAX));
+        let all = offer.replicas.min(REPLICAS_MAX);
+        let (holders, known_min) = (usize::from(all.min(copies)), usize::from(all));
         // This node does not count as a holder: it may be about to drop the piece.
-        let aim = Aim { holders, counts_own: false, known_min: holders, tried_max: REPLICAS_MAX.into() };
+        let aim = Aim { holders, counts_own: false, known_min, tried_max: REPLICAS_MAX.into() };
         let purpose = PlaceFor::Relocation { key };
         match PlacePiece::begin(now, purpose, offer, aim, &BTreeSet::new(), machines) {
             Some(place) => {
