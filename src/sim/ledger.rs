@@ -46,6 +46,8 @@ pub struct Ledger {
     /// Pieces without a live holder, excused or not, summed over all samples.
     pub unreadable: u64,
     repairing: bool,
+    /// For the count of necessary copies, a host that is down for less than this is present all the time.
+    pub overlooked: Duration,
     /// Bytes of pieces stored since [`begin_repair`](Ledger::begin_repair).
     pub copied: u64,
     /// The fewest bytes of copies that would have been enough.
@@ -143,15 +145,17 @@ impl Ledger {
     pub fn sample(&mut self, world: &mut World) -> Sample {
         let now = world.now();
         self.take(world);
+        let overlooked = self.overlooked;
         let present: Vec<usize> = (0..world.hosts.len())
             .filter(|host| {
                 let it = &world.hosts[*host];
-                let settled = now.since(it.since) >= URGENT_AFTER;
+                let settled =
+                    now.since(it.since) >= URGENT_AFTER || it.since.since(it.down_since) < overlooked;
                 it.is_honest()
                     && if it.is_awake() {
                         settled
                     } else {
-                        it.run > 0 && now.since(it.down_since) < URGENT_AFTER
+                        it.run > 0 && now.since(it.down_since) < URGENT_AFTER.max(overlooked)
                     }
             })
             .collect();

@@ -72,6 +72,11 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression::new("power-loss", 2, 30, 7013),
     // All holders of a piece lost power at once. Its publisher, which had the file, was too far away to see it, and copied nothing.
     Regression::new("mass-crash", 60, 2, 16),
+    // A copy that another fault beside the restarts called for counted as one for the restarts.
+    Regression {
+        faults: &[Fault::OneWay, Fault::Disk, Fault::Slow],
+        ..Regression::new("rolling-reboot", 40, 20, 883263)
+    },
     // Commands to paused hosts were lost, and a host that slept counted as there although others had to replace it.
     Regression {
         faults: &[Fault::Duplicate, Fault::Reorder, Fault::Pause],

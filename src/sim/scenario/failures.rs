@@ -1,9 +1,11 @@
 //! Honest nodes that fail.
 
+use super::calm::fetch_by_all;
 use crate::sim::disk::Crash;
 use crate::sim::host::Life;
 use crate::sim::invariants::{detection::Detection, lookup, repair};
 use crate::sim::population::bootstrap;
+use crate::sim::report::Check;
 use crate::sim::stage::{Options, Outcome, Stage};
 use crate::time::Duration;
 
@@ -108,12 +110,74 @@ pub(super) fn partition(options: &Options) -> Outcome {
 
 /// Every node restarts once within an hour, and is down for a minute.
 pub(super) fn rolling_reboot(options: &Options) -> Outcome {
-    const RESTART: u64 = 1 << 20;
     let mut stage = filled("rolling-reboot", options);
-    // Neighbours compare what they hold every ten minutes, and may find that a piece is not on its closest nodes.
-    stage.run_for(MINUTE * 25);
-    stage.ledger.begin_repair();
+    settle(&mut stage);
     let hosts = stage.world.honest();
+    let restarts = restart_in_turn(&mut stage, &hosts, &[]);
+    stage.run_for(options.duration.max(MINUTE * 20));
+    stage.ledger.sample(&mut stage.world);
+    let other_faults = !options.faults.is_empty() || options.loss > 0.0;
+    stage.report.checks.push(repair::stillness(&stage.ledger, restarts, other_faults));
+    stage.finish()
+}
+
+/// A day of a fleet. In the night every node restarts, and one in fifty never returns. In the morning one node publishes a file, and all
+/// others fetch it within ten minutes. Then the day goes on for the duration.
+pub(super) fn fleet(options: &Options) -> Outcome {
+    const LOST_EACH: usize = 50;
+    const LENGTH: usize = 2 << 20;
+    /// A user whose put fails because of a fault tries again.
+    const PUTS_MAX: usize = 4;
+    let mut stage = filled("fleet", options);
+    settle(&mut stage);
+    let mut hosts = stage.world.honest();
+    stage.world.chance.shuffle(&mut hosts);
+    let lost: Vec<usize> = hosts.iter().copied().step_by(LOST_EACH).collect();
+    restart_in_turn(&mut stage, &hosts, &lost);
+    stage.run_for(MINUTE * 30);
+    hosts.retain(|host| !lost.contains(host));
+    let origin = hosts[0];
+    let mut file = None;
+    for _ in 0..PUTS_MAX {
+        let before = stage.work.files.len();
+        stage.work.put(&mut stage.world, origin, LENGTH, 3);
+        stage.run_for(MINUTE * 2);
+        file = stage.work.files.get(before).cloned();
+        if file.is_some() {
+            break;
+        }
+    }
+    let readers = &hosts[1..];
+    if let Some(file) = &file {
+        fetch_by_all(&mut stage, file, readers, MINUTE * 10, MINUTE * 10);
+    }
+    let has = |host: &&usize| file.as_ref().is_some_and(|file| stage.work.has_fetched(**host, file));
+    let fetched = readers.iter().filter(has).count();
+    let found = format!("{fetched} of {} have it", readers.len());
+    let claim = "all get the file of the day";
+    stage.report.checks.push(Check::new(8, claim, readers.len() as u64, fetched == readers.len(), found));
+    stage.each_tick = (4, 1);
+    stage.run_for(options.duration);
+    let checks = [
+        repair::economy(&stage.ledger),
+        lookup::check("lookups succeed through the day", &stage.work.lookups, 0.99),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// Waits until neighbours have compared what they hold, which they do every ten minutes: they may find that a piece is not on its closest
+/// nodes. Then counts repairs.
+fn settle(stage: &mut Stage) {
+    stage.run_for(MINUTE * 25);
+    stage.ledger.overlooked = repair::ABSENCE;
+    stage.ledger.begin_repair();
+}
+
+/// Restarts these hosts one after the other within an hour. Each is down for a minute; the `lost` ones do not return. Returns the number
+/// of restarts.
+fn restart_in_turn(stage: &mut Stage, hosts: &[usize], lost: &[usize]) -> u64 {
+    const RESTART: u64 = 1 << 20;
     for (index, &host) in hosts.iter().enumerate() {
         let at = stage.world.now() + MINUTE * 60 / hosts.len() as u32 * index as u32;
         stage.world.alarm(at, RESTART + host as u64);
@@ -123,6 +187,7 @@ pub(super) fn rolling_reboot(options: &Options) -> Outcome {
     stage.run_until(end, |stage, alarm| {
         let Some(host) = alarm.checked_sub(RESTART).map(|host| host as usize) else { return };
         match stage.world.hosts[host].life() {
+            Life::Down if lost.contains(&host) => {}
             Life::Down => {
                 restarts += 1;
                 stage.world.start(host, &[]);
@@ -133,8 +198,5 @@ pub(super) fn rolling_reboot(options: &Options) -> Outcome {
             }
         }
     });
-    stage.run_for(options.duration.max(MINUTE * 20));
-    stage.ledger.sample(&mut stage.world);
-    stage.report.checks.push(repair::stillness(&stage.ledger, restarts));
-    stage.finish()
+    restarts
 }

@@ -85,6 +85,12 @@ pub const SCENARIOS: &[Scenario] = &[
         play: failures::rolling_reboot,
     },
     Scenario {
+        name: "fleet",
+        about: "a night of restarts from which one in fifty does not return, then a file for all",
+        play: failures::fleet,
+    },
+    Scenario { name: "slow-flash", about: "everyday use with syncs of two seconds", play: calm::slow_flash },
+    Scenario {
         name: "broken-link",
         about: "downloads whose only link is down for 10 to 100 s",
         play: outages::broken_link,
