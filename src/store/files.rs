@@ -4,20 +4,21 @@
 //! on disk.
 
 mod claims;
+mod slots;
 
-use super::index::ChunkIndex;
 use crate::id::Key;
 use crate::io::{Extent, FileStamp, Place, Share, ShareState};
 use crate::manifest::{Content, Layout, Manifest};
 use claims::Claims;
 use core::ops::Bound;
+use slots::{Held, Partial, Slots, Whole};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The least number of vacated slots before their entries are removed from the index.
-const VACATED_MIN: usize = 64;
+pub use claims::{Claim, Ended, Shared};
+
 /// Stands for a file's manifest in place of a chunk's index.
 const MANIFEST: u32 = u32::MAX;
 
@@ -28,133 +29,12 @@ fn short(hash: &Key) -> Short {
     core::array::from_fn(|index| hash.0[index])
 }
 
-/// The properties that all claims on an address have in common.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shared {
-    /// The file's address.
-    pub hash: Key,
-    /// The layout of its chunks.
-    pub layout: Layout,
-    /// The number of copies that the network keeps; 0 when the file is only shared.
-    pub replicas: u8,
-    /// The seconds that copies are kept.
-    pub lifetime: u32,
-    /// Whether every chunk has `replicas` copies.
-    pub replicated: bool,
-}
-
-/// A place from which a file is shared.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Claim {
-    /// `None` when the file is in the cache.
-    path: Option<Arc<Path>>,
-    /// The file's stamp when it was last hashed.
-    pub stamp: FileStamp,
-    /// Whether the file has the claimed content.
-    pub state: ShareState,
-    /// Whether its content is known to be on disk.
-    pub synced: bool,
-}
-
-impl Claim {
-    fn of(share: &Share) -> Claim {
-        let path = match &share.place {
-            Place::File(path) => Some(Arc::clone(path)),
-            _ => None,
-        };
-        Claim { path, stamp: share.stamp, state: share.state, synced: share.synced }
-    }
-
-    /// Whether the file is in the node's cache and counts against the quota.
-    pub fn is_cached(&self) -> bool {
-        self.path.is_none()
-    }
-
-    /// The place of the file; `hash` is its address.
-    pub fn place(&self, hash: &Key) -> Place {
-        match &self.path {
-            Some(path) => Place::File(Arc::clone(path)),
-            None => Place::Cache(*hash),
-        }
-    }
-
-    fn is_at(&self, place: &Place) -> bool {
-        match (place, &self.path) {
-            (Place::File(path), Some(own)) => path == own,
-            (Place::Cache(_), None) => true,
-            _ => false,
-        }
-    }
-}
-
-/// A shared file.
-struct Whole {
-    shared: Shared,
-    /// In the order in which they were made.
-    claims: Claims,
-    /// Whether its chunks are in the index. Then its manifest is on disk.
-    indexed: bool,
-    /// The count of uses at its last use.
-    used: u64,
-}
-
-const _: () = assert!(size_of::<Option<Held>>() <= 136, "there is one for each shared file");
-
-impl Whole {
-    /// The claim from which the file is served.
-    fn source(&self) -> Option<&Claim> {
-        self.claims().iter().find(|claim| claim.state == ShareState::Present).filter(|_| self.indexed)
-    }
-
-    fn cached(&self) -> Option<&Claim> {
-        self.claims().iter().find(|claim| claim.is_cached())
-    }
-
-    fn claims(&self) -> &[Claim] {
-        self.claims.as_slice()
-    }
-
-    fn record(&self, claim: &Claim) -> Share {
-        let Shared { hash, layout, replicas, lifetime, replicated } = self.shared;
-        let Claim { stamp, state, synced, .. } = *claim;
-        let (place, length) = (claim.place(&hash), layout.length());
-        Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced }
-    }
-}
-
-/// The target of a download.
-struct Partial {
-    manifest: Arc<Manifest>,
-    place: Place,
-    /// One bit for each chunk.
-    good: Vec<u64>,
-}
-
-enum Held {
-    Whole(Whole),
-    Partial(Box<Partial>),
-}
-
-/// A claim that has ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ended {
-    /// The claim.
-    pub share: Share,
-    /// Whether the address has no other.
-    pub last: bool,
-}
-
 /// Shares and downloads, found by file hash, by chunk and by path.
 pub(super) struct Files {
-    slots: Vec<Option<Held>>,
+    slots: Slots,
     /// The slots of shared files, by the first bytes of their addresses.
     addresses: BTreeSet<(Short, u32)>,
-    /// Slots that may be used again.
-    free: Vec<u32>,
-    /// Empty slots that still have entries in the index.
-    vacated: Vec<u32>,
     partials: BTreeMap<Key, u32>,
-    index: ChunkIndex,
     seed: u64,
     /// The slots of claims, by a fingerprint of their paths.
     paths: BTreeSet<(Short, u32)>,
@@ -182,12 +62,9 @@ fn cached_length(place: &Place, manifest: &Manifest) -> u64 {
 impl Files {
     pub(super) fn new(seed: u64) -> Self {
         Files {
-            slots: Vec::new(),
+            slots: Slots::new(seed),
             addresses: BTreeSet::new(),
-            free: Vec::new(),
-            vacated: Vec::new(),
             partials: BTreeMap::new(),
-            index: ChunkIndex::new(seed),
             seed,
             paths: BTreeSet::new(),
             cached: BTreeMap::new(),
@@ -242,30 +119,26 @@ impl Files {
     }
 
     pub(super) fn shared(&self, hash: &Key) -> Option<&Shared> {
-        self.whole(self.slot_of(hash)?).map(|whole| &whole.shared)
+        self.slots.whole(self.slot_of(hash)?).map(|whole| &whole.shared)
     }
 
     pub(super) fn claims(&self, hash: &Key) -> &[Claim] {
-        self.slot_of(hash).and_then(|slot| self.whole(slot)).map_or(&[], Whole::claims)
+        self.slot_of(hash).and_then(|slot| self.slots.whole(slot)).map_or(&[], Whole::claims)
     }
 
     /// The claim from which a file is served.
     pub(super) fn source(&self, hash: &Key) -> Option<&Claim> {
-        self.whole(self.slot_of(hash)?)?.source()
+        self.slots.whole(self.slot_of(hash)?)?.source()
     }
 
     /// Whether the manifest of a shared file is on disk; always for a file of one chunk.
     pub(super) fn has_manifest(&self, hash: &Key) -> bool {
-        self.slot_of(hash).and_then(|slot| self.whole(slot)).is_some_and(|whole| whole.indexed)
+        self.slot_of(hash).and_then(|slot| self.slots.whole(slot)).is_some_and(|whole| whole.indexed)
     }
 
     /// The shared files, each with its claims.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
-        let held = self.slots.iter().flatten();
-        held.filter_map(|held| match held {
-            Held::Whole(whole) => Some((&whole.shared, whole.claims())),
-            Held::Partial(_) => None,
-        })
+        self.slots.shares().map(|whole| (&whole.shared, whole.claims()))
     }
 
     /// The shared files in the order of their addresses, from this address on.
@@ -275,11 +148,11 @@ impl Files {
         let mut ahead = self.addresses.range((first, 0)..).peekable();
         // Files whose addresses share the first bytes are in the order of their slots.
         while let Some((_, slot)) = ahead.next_if(|(short, _)| *short == first) {
-            same.extend(self.whole(*slot).filter(|whole| whole.shared.hash >= *hash));
+            same.extend(self.slots.whole(*slot).filter(|whole| whole.shared.hash >= *hash));
         }
         same.sort_by_key(|whole| whole.shared.hash);
         let after = (Bound::Excluded((first, u32::MAX)), Bound::Unbounded);
-        let rest = self.addresses.range(after).filter_map(|(_, slot)| self.whole(*slot));
+        let rest = self.addresses.range(after).filter_map(|(_, slot)| self.slots.whole(*slot));
         same.into_iter().chain(rest).map(|whole| (&whole.shared, whole.claims()))
     }
 
@@ -295,8 +168,8 @@ impl Files {
             return None;
         }
         let (first, mut skip) = from;
-        for slot in first..self.slots.len() as u32 {
-            let Some(whole) = self.whole(slot) else { continue };
+        for slot in first..self.slots.len() {
+            let Some(whole) = self.slots.whole(slot) else { continue };
             for (number, claim) in (0..).zip(whole.claims()).skip(skip as usize) {
                 if claim.state != ShareState::Present {
                     return Some((whole.record(claim), (slot, number + 1)));
@@ -309,13 +182,13 @@ impl Files {
 
     /// A claim in the form in which the disk saves it.
     pub(super) fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
-        let whole = self.whole(self.slot_of(hash)?)?;
+        let whole = self.slots.whole(self.slot_of(hash)?)?;
         whole.claims().iter().find(|claim| claim.is_at(place)).map(|claim| whole.record(claim))
     }
 
     /// All claims on an address in the form in which the disk saves them.
     pub(super) fn records(&self, hash: &Key) -> Vec<Share> {
-        let whole = self.slot_of(hash).and_then(|slot| self.whole(slot));
+        let whole = self.slot_of(hash).and_then(|slot| self.slots.whole(slot));
         whole.map_or_else(Vec::new, |whole| whole.claims().iter().map(|claim| whole.record(claim)).collect())
     }
 
@@ -324,7 +197,7 @@ impl Files {
         let path = match place {
             Place::File(path) => path,
             Place::Cache(hash) => {
-                let whole = self.whole(self.slot_of(hash)?)?;
+                let whole = self.slots.whole(self.slot_of(hash)?)?;
                 return whole.cached().map(|_| *hash);
             }
             _ => return None,
@@ -332,7 +205,7 @@ impl Files {
         let fingerprint = self.path_fingerprint(path);
         let mut slots = self.paths.range((fingerprint, 0)..=(fingerprint, u32::MAX));
         slots.find_map(|(_, slot)| {
-            let whole = self.whole(*slot)?;
+            let whole = self.slots.whole(*slot)?;
             whole.claims().iter().any(|claim| claim.is_at(place)).then_some(whole.shared.hash)
         })
     }
@@ -351,7 +224,7 @@ impl Files {
             Some(slot) => slot,
             None => {
                 let claims = Claims::default();
-                let slot = self.occupy(Held::Whole(Whole { shared, claims, indexed: false, used }));
+                let slot = self.slots.occupy(Held::Whole(Whole { shared, claims, indexed: false, used }));
                 self.addresses.insert((short(&hash), slot));
                 self.files += 1;
                 self.bytes += share.length;
@@ -362,7 +235,7 @@ impl Files {
             Place::File(path) => Some(self.path_fingerprint(path)),
             _ => None,
         };
-        let whole = self.whole_mut(slot)?;
+        let whole = self.slots.whole_mut(slot)?;
         whole.shared = shared;
         let before = whole.used;
         whole.used = used;
@@ -379,7 +252,7 @@ impl Files {
         };
         let cached = whole.cached().is_some();
         if let Some(manifest) = manifest.filter(|_| indexes && !layout.is_single()) {
-            self.index.insert(slot, (0..).zip(manifest.keys().iter().copied()));
+            self.slots.index(slot, manifest);
         }
         self.count_unsettled(settled, share.state);
         if new {
@@ -401,7 +274,7 @@ impl Files {
             Place::File(path) => Some(self.path_fingerprint(path)),
             _ => None,
         };
-        let whole = self.whole_mut(slot)?;
+        let whole = self.slots.whole_mut(slot)?;
         let at = whole.claims().iter().position(|claim| claim.is_at(place))?;
         let share = whole.record(&whole.claims()[at]);
         whole.claims.remove(at);
@@ -418,14 +291,14 @@ impl Files {
             self.files -= 1;
             self.bytes -= length;
             self.addresses.remove(&(short(hash), slot));
-            self.vacate(slot);
+            self.slots.vacate(slot);
         }
         Some(Ended { share, last })
     }
 
     /// Updates the state and the stamp of a claimed file. `false` when there is no such claim.
     pub(super) fn settle(&mut self, hash: &Key, place: &Place, state: ShareState, stamp: FileStamp) -> bool {
-        let whole = self.slot_of(hash).and_then(|slot| self.whole_mut(slot));
+        let whole = self.slot_of(hash).and_then(|slot| self.slots.whole_mut(slot));
         let claim = whole.and_then(|whole| whole.claims.iter_mut().find(|claim| claim.is_at(place)));
         let Some(claim) = claim else { return false };
         let settled = claim.state == ShareState::Present;
@@ -441,7 +314,7 @@ impl Files {
 
     /// Changes the properties that all claims on an address have in common.
     pub(super) fn set_shared(&mut self, shared: Shared) {
-        if let Some(whole) = self.slot_of(&shared.hash).and_then(|slot| self.whole_mut(slot)) {
+        if let Some(whole) = self.slot_of(&shared.hash).and_then(|slot| self.slots.whole_mut(slot)) {
             whole.shared = shared;
         }
     }
@@ -449,7 +322,7 @@ impl Files {
     /// The longest unused file in the cache.
     pub(super) fn oldest_cached(&self) -> Option<Key> {
         let slot = self.cached.first_key_value().map(|(_, slot)| *slot)?;
-        self.whole(slot).map(|whole| whole.shared.hash)
+        self.slots.whole(slot).map(|whole| whole.shared.hash)
     }
 
     /// Notes the use of the file with this hash or chunk.
@@ -457,7 +330,9 @@ impl Files {
         self.uses += 1;
         let used = self.uses;
         let slot = self.slot_with(key);
-        let Some((slot, whole)) = slot.and_then(|slot| Some((slot, self.whole_mut(slot)?))) else { return };
+        let Some((slot, whole)) = slot.and_then(|slot| Some((slot, self.slots.whole_mut(slot)?))) else {
+            return;
+        };
         let before = core::mem::replace(&mut whole.used, used);
         if whole.cached().is_some() {
             self.cached.remove(&before);
@@ -467,68 +342,54 @@ impl Files {
 
     /// The shared file with this hash or chunk, and the claim from which it is served.
     pub(super) fn share_with(&self, key: &Key) -> Option<(&Shared, &Claim)> {
-        let whole = self.whole(self.slot_with(key)?)?;
+        let whole = self.slots.whole(self.slot_with(key)?)?;
         Some((&whole.shared, whole.source()?))
     }
 
     pub(super) fn begin_partial(&mut self, hash: Key, manifest: Arc<Manifest>, place: Place) {
         self.end_partial(&hash);
         self.arriving_bytes += cached_length(&place, &manifest);
-        let good = vec![0; manifest.keys().len().div_ceil(64)];
-        let partial = Partial { manifest: manifest.clone(), place, good };
-        let slot = self.occupy(Held::Partial(Box::new(partial)));
-        self.index.insert(slot, (0..).zip(manifest.keys().iter().copied()));
+        let partial = Partial::new(Arc::clone(&manifest), place);
+        let slot = self.slots.occupy(Held::Partial(Box::new(partial)));
+        self.slots.index(slot, &manifest);
         self.partials.insert(hash, slot);
     }
 
     pub(super) fn chunk_done(&mut self, hash: &Key, chunk: u32) {
-        let Some(slot) = self.partials.get(hash) else {
-            return;
-        };
-        if let Some(Some(Held::Partial(partial))) = self.slots.get_mut(*slot as usize) {
-            if let Some(word) = partial.good.get_mut(chunk as usize / 64) {
-                *word |= 1 << (chunk % 64);
-            }
+        if let Some(partial) = self.partials.get(hash).and_then(|slot| self.slots.partial_mut(*slot)) {
+            partial.done(chunk);
         }
     }
 
     /// Notes that a chunk in the targets of downloads no longer matches its key.
     pub(super) fn chunk_lost(&mut self, key: &Key) {
-        let found: Vec<(u32, u32)> = self.index.candidates(key).collect();
-        for (slot, chunk) in found {
-            let Some(Some(Held::Partial(partial))) = self.slots.get_mut(slot as usize) else { continue };
-            if partial.manifest.keys().get(chunk as usize) == Some(key) {
-                partial.good[chunk as usize / 64] &= !(1 << (chunk % 64));
-            }
-        }
+        self.slots.chunk_lost(key);
     }
 
     pub(super) fn end_partial(&mut self, hash: &Key) {
         let Some(slot) = self.partials.remove(hash) else {
             return;
         };
-        if let Some(Held::Partial(partial)) = self.vacate(slot) {
+        if let Some(Held::Partial(partial)) = self.slots.vacate(slot) {
             self.arriving_bytes -= cached_length(&partial.place, &partial.manifest);
         }
     }
 
     /// The manifest and the target of a download.
     pub(super) fn partial(&self, hash: &Key) -> Option<(&Arc<Manifest>, &Place)> {
-        match self.slots.get(*self.partials.get(hash)? as usize)? {
-            Some(Held::Partial(partial)) => Some((&partial.manifest, &partial.place)),
-            _ => None,
-        }
+        let partial = self.slots.partial(*self.partials.get(hash)?)?;
+        Some((&partial.manifest, &partial.place))
     }
 
     /// Locates a share's manifest, or a chunk (or a file of one chunk). Shares come before downloads.
     pub(super) fn locate(&self, key: &Key) -> Option<(Content, Extent)> {
         let (slot, chunk) = self.find(key)?;
         if chunk == MANIFEST {
-            let length = self.whole(slot)?.shared.layout.manifest_bytes();
+            let length = self.slots.whole(slot)?.shared.layout.manifest_bytes();
             let place = Place::ShareManifest(*key);
             return Some((Content::Manifest, Extent { place, offset: 0, length, stamp: None }));
         }
-        let (layout, place, stamp) = match self.slots.get(slot as usize)?.as_ref()? {
+        let (layout, place, stamp) = match self.slots.get(slot)? {
             Held::Whole(whole) => {
                 let claim = whole.source()?;
                 (whole.shared.layout, claim.place(&whole.shared.hash), Some(claim.stamp))
@@ -546,71 +407,24 @@ impl Files {
 
     /// Finds a piece: its file's slot, and [`MANIFEST`] or the chunk's index. Shares come before downloads.
     fn find(&self, key: &Key) -> Option<(u32, u32)> {
-        if let Some((slot, whole)) = self.slot_of(key).and_then(|slot| Some((slot, self.whole(slot)?))) {
+        if let Some((slot, whole)) = self.slot_of(key).and_then(|slot| Some((slot, self.slots.whole(slot)?)))
+        {
             if whole.source().is_some() {
                 return Some((slot, if whole.shared.layout.is_single() { 0 } else { MANIFEST }));
             }
         }
-        let present = self.index.candidates(key).filter_map(|(slot, chunk)| {
-            let rank = match self.slots.get(slot as usize)?.as_ref()? {
-                Held::Whole(whole) => {
-                    whole.source()?;
-                    (chunk < whole.shared.layout.chunk_count()).then_some(1)?
-                }
-                Held::Partial(partial) => {
-                    let here = partial.good.get(chunk as usize / 64)? >> (chunk % 64) & 1 == 1;
-                    (here && partial.manifest.keys().get(chunk as usize) == Some(key)).then_some(2)?
-                }
-            };
-            Some((rank, slot, chunk))
-        });
-        present.min().map(|(_, slot, chunk)| (slot, chunk))
+        self.slots.with_chunk(key)
     }
 
     /// The slot of a shared file, whether or not it can be served now.
     fn slot_of(&self, hash: &Key) -> Option<u32> {
         let first = short(hash);
         let mut same = self.addresses.range((first, 0)..=(first, u32::MAX)).map(|(_, slot)| *slot);
-        same.find(|slot| self.whole(*slot).is_some_and(|whole| whole.shared.hash == *hash))
+        same.find(|slot| self.slots.whole(*slot).is_some_and(|whole| whole.shared.hash == *hash))
     }
 
     fn slot_with(&self, key: &Key) -> Option<u32> {
         self.slot_of(key).or_else(|| self.find(key).map(|(slot, _)| slot))
-    }
-
-    fn occupy(&mut self, held: Held) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
-        self.slots[slot as usize] = Some(held);
-        slot
-    }
-
-    /// Empties a slot. The index drops the entries of vacated slots once these are a quarter of all slots, so that the cost per slot
-    /// is constant.
-    fn vacate(&mut self, slot: u32) -> Option<Held> {
-        let held = self.slots[slot as usize].take();
-        self.vacated.push(slot);
-        if self.vacated.len() > VACATED_MIN.max(self.slots.len() / 4) {
-            self.index.retain(|slot| self.slots[slot as usize].is_some());
-            self.free.append(&mut self.vacated);
-        }
-        held
-    }
-
-    fn whole(&self, slot: u32) -> Option<&Whole> {
-        match self.slots.get(slot as usize)? {
-            Some(Held::Whole(whole)) => Some(whole),
-            _ => None,
-        }
-    }
-
-    fn whole_mut(&mut self, slot: u32) -> Option<&mut Whole> {
-        match self.slots.get_mut(slot as usize)? {
-            Some(Held::Whole(whole)) => Some(whole),
-            _ => None,
-        }
     }
 
     fn path_fingerprint(&self, path: &Path) -> Short {

@@ -1,6 +1,78 @@
-//! The claims on one address. Nearly every address has only one, which is stored inline.
+//! The claims on one address: the places from which its file is shared. Nearly every address has only one, which is stored inline.
 
-use super::Claim;
+use crate::id::Key;
+use crate::io::{FileStamp, Place, Share, ShareState};
+use crate::manifest::Layout;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The properties that all claims on an address have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shared {
+    /// The file's address.
+    pub hash: Key,
+    /// The layout of its chunks.
+    pub layout: Layout,
+    /// The number of copies that the network keeps; 0 when the file is only shared.
+    pub replicas: u8,
+    /// The seconds that copies are kept.
+    pub lifetime: u32,
+    /// Whether every chunk has `replicas` copies.
+    pub replicated: bool,
+}
+
+/// A place from which a file is shared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// `None` when the file is in the cache.
+    path: Option<Arc<Path>>,
+    /// The file's stamp when it was last hashed.
+    pub stamp: FileStamp,
+    /// Whether the file has the claimed content.
+    pub state: ShareState,
+    /// Whether its content is known to be on disk.
+    pub synced: bool,
+}
+
+impl Claim {
+    pub(super) fn of(share: &Share) -> Claim {
+        let path = match &share.place {
+            Place::File(path) => Some(Arc::clone(path)),
+            _ => None,
+        };
+        Claim { path, stamp: share.stamp, state: share.state, synced: share.synced }
+    }
+
+    /// Whether the file is in the node's cache and counts against the quota.
+    pub fn is_cached(&self) -> bool {
+        self.path.is_none()
+    }
+
+    /// The place of the file; `hash` is its address.
+    pub fn place(&self, hash: &Key) -> Place {
+        match &self.path {
+            Some(path) => Place::File(Arc::clone(path)),
+            None => Place::Cache(*hash),
+        }
+    }
+
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        match (place, &self.path) {
+            (Place::File(path), Some(own)) => path == own,
+            (Place::Cache(_), None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A claim that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The claim.
+    pub share: Share,
+    /// Whether the address has no other.
+    pub last: bool,
+}
 
 /// Claims in the order in which they were made.
 pub(super) enum Claims {
@@ -60,7 +132,6 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{FileStamp, ShareState};
 
     fn claim(length: u64) -> Claim {
         let stamp = FileStamp { length, ..FileStamp::default() };
