@@ -171,7 +171,9 @@ impl Admissions {
         (offer, expires): (&Offer, u64),
         holdings: &mut Holdings,
     ) -> Admission {
-        let allowed = |claim: &PieceClaim| may_raise(moment.now, from, before, claim, holdings);
+        let renewed = |claim: PieceClaim| holdings.pieces.renew(&offer.key, &claim, offer.replicas, expires);
+        let renewed = offer.claim.is_some_and(renewed);
+        let allowed = |claim: &PieceClaim| renewed || may_raise(moment.now, from, before, claim, holdings);
         let Some(claim) = offer.claim.filter(allowed) else { return Admission::Have };
         let claimed = holdings.pieces.claim(&offer.key, &claim, from.brought(), moment.age);
         claimed.fallen.iter().for_each(|meta| self.fell(meta, holdings));
@@ -286,6 +288,13 @@ impl Admissions {
         let dropped = holdings.drop_piece(key);
         dropped.iter().for_each(|meta| self.leaves(meta));
         dropped.is_some()
+    }
+
+    /// The lifetime of a piece is over. Returns whether it stays, because only a raise is over: its own publisher wants it for longer.
+    pub(super) fn outlives_raises(&mut self, key: &Key, age: u64, holdings: &mut Holdings) -> bool {
+        let before = holdings.pieces.fall_back(key, age);
+        before.iter().for_each(|meta| self.fell(meta, holdings));
+        before.is_some()
     }
 
     /// A raised piece, as it was until now, has fallen back.

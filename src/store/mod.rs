@@ -392,6 +392,9 @@ impl Store {
         for _ in 0..EXPIRED_PER_CALL_MAX {
             match self.holdings.pieces.next_expiry() {
                 Some((expires, key)) if expires <= age => {
+                    if self.admissions.outlives_raises(&key, age, &mut self.holdings) {
+                        continue;
+                    }
                     self.remove_piece(&key);
                     self.expired += 1;
                 }

@@ -224,6 +224,11 @@ impl Pieces {
         claimed
     }
 
+    /// The publisher of a piece that others raised renews its claim: see [`Raised::renew`].
+    pub(super) fn renew(&mut self, key: &Key, claim: &PieceClaim, replicas: u8, expires: u64) -> bool {
+        self.raised.renew(key, claim, replicas, expires)
+    }
+
     /// What gives way so that `needed` bytes of a newcomer that is going to take `cost` fit in: one piece at least is dropped. At this age
     /// of the node, pieces of the same party that it merely raised fall back first. Nothing when the newcomer's party has a larger part
     /// of the store than it may have.
@@ -252,7 +257,7 @@ impl Pieces {
 
     /// Ends the raises of a piece, and returns the piece as it was until now. When it would be over without them, at this age of the node,
     /// it is the raiser's from now on, and `None` is returned.
-    fn fall_back(&mut self, key: &Key, age: u64) -> Option<PieceMeta> {
+    pub(super) fn fall_back(&mut self, key: &Key, age: u64) -> Option<PieceMeta> {
         let Base { replicas, expires, claim, brought } = self.raised.forget(key)?;
         let before = self.table.get(key).copied().filter(|_| expires > age)?;
         // The disk has the raised values. Whatever raises the piece next is saved.

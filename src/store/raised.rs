@@ -85,6 +85,20 @@ impl Raised {
         by
     }
 
+    /// The publisher of a piece that others raised renews its claim: the piece falls back to this one. `false` when it was not raised, or
+    /// the claim is another publisher's, or no newer.
+    pub(super) fn renew(&mut self, key: &Key, claim: &PieceClaim, replicas: u8, expires: u64) -> bool {
+        let Some((base, _)) = self.bases.get_mut(key) else { return false };
+        let renews = |own: PieceClaim| own.publisher() == claim.publisher() && claim.supersedes(&own);
+        if !base.claim.is_some_and(renews) {
+            return false;
+        }
+        base.claim = Some(*claim);
+        base.replicas = base.replicas.max(replicas);
+        base.expires = base.expires.max(expires);
+        true
+    }
+
     fn enter(&mut self, key: &Key, base: Base, holder: Holder) {
         self.bases.insert(*key, (base, holder));
         self.by.insert((holder, *key));

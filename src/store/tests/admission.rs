@@ -276,6 +276,36 @@ fn raises_are_taken_while_there_is_room_and_end_when_their_party_gives_way() {
     }
 }
 
+/// A store with a piece whose publisher renewed its claim at 900 s, after another publisher had raised the piece.
+fn raised_and_renewed() -> Store {
+    let mut store = store(30_000);
+    assert!(bring(&mut store, NOW, 2, &brick(1)));
+    assert!(matches!(store.admit(NOW, peer(1), &raising(1)), Admission::Raise { .. }));
+    let renewed = claimed(offer(1, 744), (3, 8500), 2);
+    assert_eq!(store.admit(NOW + Duration::from_secs(900), peer(2), &renewed), Admission::Have);
+    assert_eq!(store.piece(&key(1)).map(|piece| (piece.replicas, piece.expires)), Some((20, 9000)));
+    store
+}
+
+#[test]
+fn a_raised_piece_falls_back_to_the_renewed_claim_of_its_publisher() {
+    let mut store = raised_and_renewed();
+    (20..49).for_each(|byte| assert!(bring(&mut store, NOW, 1, &brick(byte))));
+    let late = NOW + Duration::from_secs(2000);
+    (50..54).for_each(|byte| assert!(bring(&mut store, late, byte, &brick(byte))));
+    let kept = store.piece(&key(1)).expect("its publisher wants it");
+    assert_eq!((kept.replicas, kept.expires), (3, 9400));
+}
+
+#[test]
+fn a_piece_whose_raise_is_over_stays_for_its_publisher() {
+    let mut store = raised_and_renewed();
+    store.handle_timeout(NOW + Duration::from_secs(9000));
+    assert_eq!(store.piece(&key(1)).map(|piece| piece.expires), Some(9400));
+    store.handle_timeout(NOW + Duration::from_secs(9400));
+    assert_eq!(store.piece(&key(1)), None);
+}
+
 #[test]
 fn a_neighbour_that_brings_the_pieces_of_others_does_not_seem_to_fill_the_store() {
     let mut store = store(30_000);
