@@ -44,6 +44,8 @@ pub(super) struct Lan {
     links: Vec<Link>,
     groups: Vec<Group>,
     buffer: [u8; BUFFER_BYTES],
+    /// The group that is read next: none waits for the other.
+    next: usize,
     /// Datagrams whose source was not an address of a link.
     pub(super) off_link: u64,
 }
@@ -76,7 +78,8 @@ impl Lan {
                 ),
             }
         }
-        let mut lan = Lan { listen, links: Vec::new(), groups, buffer: [0; BUFFER_BYTES], off_link: 0 };
+        let buffer = [0; BUFFER_BYTES];
+        let mut lan = Lan { listen, links: Vec::new(), groups, buffer, next: 0, off_link: 0 };
         lan.look();
         lan
     }
@@ -102,9 +105,10 @@ impl Lan {
         }
     }
 
-    /// Sends a datagram to the groups on every link, from the node's socket.
-    pub(super) fn tell(&mut self, socket: &UdpSocket, bytes: &[u8]) {
+    /// Sends a datagram to the groups on every link, from the node's socket. Returns whether it left on any.
+    pub(super) fn tell(&mut self, socket: &UdpSocket, bytes: &[u8]) -> bool {
         self.look();
+        let mut left = false;
         let options = SockRef::from(socket);
         for link in &self.links {
             for group in &self.groups {
@@ -118,29 +122,35 @@ impl Lan {
                     IpAddr::V6(_) => options.set_multicast_if_v6(link.index),
                 };
                 let sent = chosen.and_then(|()| socket.send_to(bytes, SocketAddr::new(to, LAN_PORT)));
-                if let Err(error) = sent {
-                    log::debug!(
+                match sent {
+                    Ok(_) => left = true,
+                    Err(error) => log::debug!(
                         "telling {} on {} that this node is there: {error}",
                         group.address,
                         link.name
-                    );
+                    ),
                 }
             }
         }
+        left
     }
 
-    /// The next datagram that came from a link, with its sender.
-    pub(super) fn receive(&mut self) -> Option<(SocketAddr, &[u8])> {
-        for group in &mut self.groups {
-            while group.readable {
-                match group.socket.recv_from(&mut self.buffer) {
-                    Ok((length, from)) if is_on_link(&self.links, from.ip()) => {
-                        return Some((from, &self.buffer[..length]));
-                    }
-                    Ok(_) => self.off_link += 1,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => group.readable = false,
+    /// The next datagram that came from a link, with its sender. Each one that is read, whatever its sender, costs one of `budget`.
+    pub(super) fn receive(&mut self, budget: &mut usize) -> Option<(SocketAddr, &[u8])> {
+        while self.is_ready() && *budget > 0 {
+            self.next = (self.next + 1) % self.groups.len();
+            let group = &mut self.groups[self.next];
+            if !group.readable {
+                continue;
+            }
+            *budget -= 1;
+            match group.socket.recv_from(&mut self.buffer) {
+                Ok((length, from)) if is_on_link(&self.links, from.ip()) => {
+                    return Some((from, &self.buffer[..length]));
                 }
+                Ok(_) => self.off_link += 1,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => group.readable = false,
             }
         }
         None
@@ -164,9 +174,28 @@ impl Group {
         Ok(Group { token, address, socket, readable: true, joined: BTreeSet::new() })
     }
 
+    /// Leaves the group on links that are gone. Their memberships would count against the kernel's limit for as long as the node runs.
+    fn leave(&mut self, links: &[Link]) {
+        let socket = SockRef::from(&self.socket);
+        let address = self.address;
+        self.joined.retain(|index| {
+            let stays = links.iter().any(|link| link.index == *index);
+            if !stays {
+                // The kernel may have ended the membership with the interface.
+                let _ = match address {
+                    IpAddr::V4(group) => {
+                        socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(*index))
+                    }
+                    IpAddr::V6(group) => socket.leave_multicast_v6(&group, *index),
+                };
+            }
+            stays
+        });
+    }
+
     /// Joins the group on each link that has an address of its family.
     fn join(&mut self, links: &[Link]) {
-        self.joined.retain(|index| links.iter().any(|link| link.index == *index));
+        self.leave(links);
         for link in links.iter().filter(|link| link.address(self.address.is_ipv4()).is_some()) {
             if self.joined.contains(&link.index) {
                 continue;
@@ -290,7 +319,7 @@ mod tests {
             lan.links = vec![link(&[("127.0.0.1", 8)])];
             let interface = InterfaceIndexOrAddress::Address(Ipv4Addr::LOCALHOST);
             SockRef::from(&lan.groups[0].socket).join_multicast_v4_n(&LAN_GROUP_V4, &interface).unwrap();
-            assert_eq!(lan.receive(), None);
+            assert_eq!(lan.receive(&mut 9), None);
             assert!(!lan.is_ready());
         }
         socket.send_to(b"here", &SocketAddr::from((LAN_GROUP_V4, LAN_PORT)).into()).unwrap();
@@ -304,7 +333,23 @@ mod tests {
             }
         }
         for lan in &mut lans {
-            assert_eq!(lan.receive().map(|(_, bytes)| bytes.to_vec()), Some(b"here".to_vec()));
+            assert_eq!(lan.receive(&mut 9).map(|(_, bytes)| bytes.to_vec()), Some(b"here".to_vec()));
         }
+    }
+
+    #[test]
+    fn what_comes_from_no_link_costs_a_turn_no_more_than_its_budget() {
+        let poll = Poll::new().unwrap();
+        let mut lan = Lan::start(Ipv4Addr::LOCALHOST.into(), poll.registry(), [Token(1), Token(2)]);
+        let interface = InterfaceIndexOrAddress::Address(Ipv4Addr::LOCALHOST);
+        SockRef::from(&lan.groups[0].socket).join_multicast_v4_n(&LAN_GROUP_V4, &interface).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        let to = SocketAddr::from((LAN_GROUP_V4, LAN_PORT)).into();
+        (0..40).for_each(|_| _ = socket.send_to(b"far", &to).unwrap());
+        let mut budget = 16;
+        assert_eq!(lan.receive(&mut budget), None);
+        assert_eq!((budget, lan.off_link), (0, 16));
+        assert!(lan.is_ready(), "the rest waits for the next turn");
     }
 }

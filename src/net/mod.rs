@@ -483,9 +483,10 @@ impl Driver {
 
     /// Receives what other nodes tell the links of this machine.
     fn receive_heres(&mut self, now: Instant) {
-        for _ in 0..HERES_PER_TURN {
+        let mut budget = HERES_PER_TURN;
+        loop {
             let lan = self.lan.as_mut().filter(|_| self.stop_at.is_none());
-            let Some((from, bytes)) = lan.and_then(Lan::receive) else { return };
+            let Some((from, bytes)) = lan.and_then(|lan| lan.receive(&mut budget)) else { return };
             self.node.handle_here(now, from, bytes);
             self.carry_out(now);
         }
@@ -630,7 +631,9 @@ impl Driver {
                 _ => self.control.send_content(command, content, extent, &self.disk),
             },
             Output::Here { bytes } => {
-                self.lan.iter_mut().for_each(|lan| lan.tell(&self.udp.socket, &bytes));
+                if !self.lan.iter_mut().any(|lan| lan.tell(&self.udp.socket, &bytes)) {
+                    self.node.here_was_lost();
+                }
             }
             Output::Resolve { name } => self.resolver.submit(name, self.poll.registry(), RESOLVED),
             Output::Stop => self.begin_stopping(now),

@@ -4,6 +4,7 @@
 //! until no machine has an event left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
+use super::lan::Heard;
 use super::machines::Machines;
 use super::ops::{audit, download, read, values};
 use super::{HostName, Node, Waiting, bridge, joining, limit, status};
@@ -126,18 +127,23 @@ impl Node {
         };
         if !here.is_marked(self.machines.outbox.network()) {
             self.lan.counters.unmarked += 1;
-        } else if here.sender() == self.id().short() {
+            return;
+        }
+        if here.sender() == self.id().short() {
             if here.epoch() != self.machines.outbox.epoch() {
                 self.own_key_used(now, from, here);
                 self.settle(now);
             }
-        } else if self.lan.heard_lately(now, &here.sender()) {
+            return;
+        }
+        let heard = Heard { epoch: here.epoch(), sequence: here.sequence(), addr: from, at: now };
+        if self.lan.is_old(&here.sender(), &heard) {
             self.lan.counters.over_budget += 1;
         } else {
             match inbox::receive(&mut self.machines.outbox, now, from, here, false, |_| Hold::Loose) {
                 Ok(Received { datagram, .. }) => {
                     let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
-                    self.lan.handle_here(now, sender, &mut self.machines);
+                    self.lan.handle_here(now, sender, heard, &mut self.machines);
                     self.settle(now);
                 }
                 Err(rejected) => self.reject(rejected),

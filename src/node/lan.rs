@@ -16,6 +16,8 @@ use crate::peers::rate::{Limiter, Rate};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
+use crate::wire::datagram::Epoch;
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
 /// The least time between two heres, and between two answers to one sender.
@@ -55,6 +57,15 @@ counters! {
     }
 }
 
+/// One here: the datagram's number, the address that it came from, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Heard {
+    pub(super) epoch: Epoch,
+    pub(super) sequence: u64,
+    pub(super) addr: SocketAddr,
+    pub(super) at: Instant,
+}
+
 /// Discovery on the links of this machine.
 pub(super) struct Lan {
     /// When the next here is due; `None` when discovery is off.
@@ -65,8 +76,8 @@ pub(super) struct Lan {
     repeats: u8,
     /// Until when the answers to the first here are waited for.
     first_until: Option<Instant>,
-    /// When each sender was last heard.
-    senders: BTreeMap<ShortId, Instant>,
+    /// What was last heard of each sender.
+    senders: BTreeMap<ShortId, Heard>,
     answers: Limiter,
     rng: Rng,
     pub(super) counters: LanCounters,
@@ -116,7 +127,7 @@ impl Lan {
         let pause = if soon { LEAST } else { self.rng.duration(EVERY * 9 / 10, EVERY) };
         self.repeats = self.repeats.saturating_sub(1);
         (self.due, self.told) = (Some(now + pause), Some(now));
-        self.senders.retain(|_, heard| now < *heard + FORGOTTEN_AFTER);
+        self.senders.retain(|_, heard| now < heard.at + FORGOTTEN_AFTER);
         if let Some(bytes) = machines.outbox.here() {
             self.counters.told += 1;
             machines.outputs.push_back(Output::Here { bytes });
@@ -133,15 +144,31 @@ impl Lan {
         self.due = self.due.map(|due| due.min(at));
     }
 
-    /// Whether the here of this sender was answered, or left unanswered, in the last minute. It is not worth a check of its signature.
-    pub(super) fn heard_lately(&self, now: Instant, sender: &ShortId) -> bool {
-        self.senders.get(sender).is_some_and(|heard| now < *heard + LEAST)
+    /// The last here left on no link.
+    pub(super) fn here_was_lost(&mut self) {
+        self.told = None;
+    }
+
+    /// Whether the here of a sender is not worth a check of its signature: it may be a recording, or comes too soon after the one before.
+    /// A recording that is sent from another address must not keep the sender's own next here from being heard.
+    pub(super) fn is_old(&self, sender: &ShortId, heard: &Heard) -> bool {
+        self.senders.get(sender).is_some_and(|before| {
+            let newer = heard.epoch == before.epoch && heard.sequence > before.sequence;
+            let soon = heard.at < before.at + LEAST;
+            if heard.epoch == before.epoch { !newer || soon && heard.addr == before.addr } else { soon }
+        })
     }
 
     /// An authenticated node told a link of this machine that it is there. If it is worth an answer, the DHT pings it.
-    pub(super) fn handle_here(&mut self, now: Instant, sender: Contact, machines: &mut Machines) {
+    pub(super) fn handle_here(
+        &mut self,
+        now: Instant,
+        sender: Contact,
+        heard: Heard,
+        machines: &mut Machines,
+    ) {
         self.counters.heard += 1;
-        self.remember(now, sender.id.short());
+        self.remember(sender.id.short(), heard);
         if machines.dht.note_on_link(&sender) {
             return;
         }
@@ -160,12 +187,12 @@ impl Lan {
     }
 
     /// Remembers a sender. With a full table, the one that was heard longest ago is forgotten.
-    fn remember(&mut self, now: Instant, sender: ShortId) {
+    fn remember(&mut self, sender: ShortId, heard: Heard) {
         if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&sender) {
-            let oldest = self.senders.iter().min_by_key(|(_, heard)| **heard).map(|(id, _)| *id);
+            let oldest = self.senders.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id);
             oldest.map(|id| self.senders.remove(&id));
         }
-        self.senders.insert(sender, now);
+        self.senders.insert(sender, heard);
     }
 }
 
@@ -234,21 +261,45 @@ mod tests {
         assert!(machines.outputs.is_empty() && lan.next_deadline().is_none() && !lan.is_awaited());
     }
 
+    fn heard(epoch: u64, sequence: u64, port: u16, second: u64) -> Heard {
+        let (addr, at) = (([10, 0, 0, 1], port).into(), START + Duration::from_secs(second));
+        Heard { epoch: Epoch::new(epoch), sequence, addr, at }
+    }
+
     #[test]
     fn a_sender_is_answered_once_a_minute() {
         let (mut lan, mut machines) = lan();
-        lan.handle_here(START, contact(1), &mut machines);
+        lan.handle_here(START, contact(1), heard(5, 1, 1, 0), &mut machines);
         assert_eq!(lan.counters.answered, 1);
-        assert!(lan.heard_lately(START + Duration::from_secs(59), &contact(1).id.short()));
-        assert!(!lan.heard_lately(START + LEAST, &contact(1).id.short()));
-        assert!(!lan.heard_lately(START, &contact(2).id.short()));
+        assert!(lan.is_old(&contact(1).id.short(), &heard(5, 2, 1, 59)));
+        assert!(lan.is_old(&contact(1).id.short(), &heard(6, 2, 1, 59)));
+        assert!(!lan.is_old(&contact(1).id.short(), &heard(5, 2, 1, 60)));
+        assert!(!lan.is_old(&contact(2).id.short(), &heard(5, 1, 1, 0)));
+    }
+
+    #[test]
+    fn a_recording_from_another_address_is_answered_once_and_does_not_hide_its_sender() {
+        let (mut lan, mut machines) = lan();
+        let id = contact(1).id.short();
+        lan.handle_here(START, contact(1), heard(5, 1, 666, 0), &mut machines);
+        assert!(lan.is_old(&id, &heard(5, 1, 667, 1000)), "the recording again, however late");
+        assert!(!lan.is_old(&id, &heard(5, 2, 1, 1)), "the sender itself");
+    }
+
+    #[test]
+    fn a_here_that_left_on_no_link_is_followed_by_one_as_soon_as_there_is_a_link() {
+        let (mut lan, mut machines) = lan();
+        assert_eq!(told(&mut lan, START + Duration::from_secs(1), true, &mut machines), [0]);
+        lan.here_was_lost();
+        lan.tell_soon(START + Duration::from_secs(3));
+        assert_eq!(told(&mut lan, START + Duration::from_secs(10), true, &mut machines), [3]);
     }
 
     #[test]
     fn a_flood_of_identities_costs_a_bounded_number_of_answers_and_bounded_memory() {
         let (mut lan, mut machines) = lan();
         for number in 0..2000 {
-            lan.handle_here(START, contact(number), &mut machines);
+            lan.handle_here(START, contact(number), heard(5, 1, 1, 0), &mut machines);
         }
         assert!(lan.counters.answered <= 64, "{}", lan.counters.answered);
         assert_eq!(lan.senders.len(), SENDERS_MAX);

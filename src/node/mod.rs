@@ -437,8 +437,14 @@ impl Node {
     pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
         if self.presence.handle_addresses(now, addresses, &mut self.machines) {
             self.lan.tell_soon(now);
+            self.names.hurry(now, self.machines.dht.statistics().contacts == 0);
         }
         self.settle(now);
+    }
+
+    /// The last here left on no link: none had an address. The next one need not wait for its minute.
+    pub fn here_was_lost(&mut self) {
+        self.lan.here_was_lost();
     }
 
     /// The driver checked the node's directory, or failed to: see [`look_interval`](Node::look_interval).

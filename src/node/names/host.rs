@@ -100,6 +100,8 @@ impl FromStr for BootstrapNode {
             None => is_host_name(host),
         };
         match is_name {
+            // Letters count in the name of an interface.
+            true if host.contains('%') => Ok(BootstrapNode::Named(HostName { name: host.to_owned(), port })),
             true => Ok(BootstrapNode::Named(HostName { name: host.to_ascii_lowercase(), port })),
             false => Err(invalid(text, "is neither an address nor a name")),
         }

@@ -140,6 +140,14 @@ impl Names {
         }
     }
 
+    /// The addresses of this machine changed: names that led nowhere may lead somewhere now. `lonely`: no other node is known.
+    pub(super) fn hurry(&mut self, now: Instant, lonely: bool) {
+        for name in self.names.iter_mut().filter(|name| lonely || name.error.is_some()) {
+            name.pause = PAUSE_MIN;
+            name.due = name.due.map(|due| due.min(now));
+        }
+    }
+
     /// The node has joined.
     pub(super) fn note_joined(&mut self) {
         self.names.iter_mut().for_each(|name| name.pause = PAUSE_MIN);
