@@ -103,6 +103,8 @@ impl Open {
                 let shorter = name::shorter(&wish.name, &hash);
                 // If an earlier attempt had to use the second name, it comes first.
                 match second.symlink_metadata() {
+                    // `NAME.part` may itself be a file of the set. The other names contain the hash.
+                    _ if wish.tree.is_some() => VecDeque::from([second, shorter]),
                     Ok(_) => VecDeque::from([second, first, shorter]),
                     Err(_) => VecDeque::from([first, second, shorter]),
                 }

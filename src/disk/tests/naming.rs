@@ -259,6 +259,27 @@ fn a_file_of_a_tree_is_not_written_through_a_link_out_of_it() {
 }
 
 #[test]
+fn a_file_of_a_tree_leaves_the_file_alone_that_has_its_name_and_part() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let (bytes, place) = (content(1, 600_000), target(&dir, "root/a"));
+    let manifest = manifest_of(&bytes);
+    fs::create_dir(dir.path("root")).unwrap();
+    // Without data, and with data of the requested file.
+    for other in [&b""[..], &bytes] {
+        fs::write(dir.path("root/a"), "old").unwrap();
+        fs::write(dir.path("root/a.part"), other).unwrap();
+        let opened = open_in_tree((&dir, &mut disk), "a", &manifest, None).unwrap();
+        assert!(matches!(opened, DiskReply::Opened { .. }));
+        put_all(&disk, &place, &manifest, &bytes);
+        finished(&mut disk, &place);
+        assert!(fs::read(dir.path("root/a")).unwrap() == bytes);
+        assert!(fs::read(dir.path("root/a.part")).unwrap() == other);
+        assert_eq!(fs::read_dir(dir.path("root")).unwrap().count(), 2);
+    }
+}
+
+#[test]
 fn a_file_of_a_tree_gets_its_time_before_its_name_and_is_not_hashed_again_for_it() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
