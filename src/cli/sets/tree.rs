@@ -3,13 +3,14 @@
 
 use super::walk::{open_directory, read_names};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, mkdirat, readlinkat, renameat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, mkdirat, openat, readlinkat, renameat,
     statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -55,10 +56,7 @@ impl Tree {
             }
         }
         let directory = match open_directory(here, name, OFlags::NOFOLLOW) {
-            Err(Errno::ACCESS) => {
-                chmodat(here, name, mode, AtFlags::empty())?;
-                open_directory(here, name, OFlags::NOFOLLOW)?
-            }
+            Err(Errno::ACCESS) => open_closed(here, name, mode)?,
             opened => opened?,
         };
         let has = fstat(&directory)?.st_mode;
@@ -140,6 +138,20 @@ fn look(here: &OwnedFd, name: &OsStr) -> Result<Option<Stat>, Errno> {
     }
 }
 
+/// Opens a directory of this user whose mode does not let its owner in, and gives it this mode. Its name is followed once and leads
+/// to no other place: another user may replace the directory by a symbolic link meanwhile.
+fn open_closed(here: &OwnedFd, name: &OsStr, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(here, name, flags, Mode::empty()).map_err(|_| Errno::ACCESS)?;
+    let there = fstat(&directory)?;
+    if !is_directory(&there) || there.st_uid != geteuid().as_raw() {
+        return Err(Errno::ACCESS);
+    }
+    // fchmod(2) takes no descriptor that was opened with O_PATH.
+    chmod(format!("/proc/self/fd/{}", directory.as_raw_fd()), mode).map_err(|_| Errno::ACCESS)?;
+    open_directory(&directory, OsStr::new("."), OFlags::empty())
+}
+
 fn remove(here: &OwnedFd, name: &OsStr, all: bool) -> Result<u64, Errno> {
     let Some(there) = look(here, name)? else { return Ok(0) };
     if !is_directory(&there) {
@@ -181,6 +193,24 @@ mod tests {
         assert!(tree.remove(b"deep", false).is_err(), "it is not empty");
         assert_eq!(tree.remove(b"deep", true).unwrap(), 2);
         assert_eq!(fs::read(outside.path().join("mine")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_closed_directory_is_opened_and_a_link_in_its_place_is_not_followed() {
+        let (scratch, outside) = (Scratch::new(), Scratch::new());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        let theirs = outside.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+        symlink(&theirs, scratch.path().join("l")).unwrap();
+        fs::create_dir(scratch.path().join("d")).unwrap();
+        fs::set_permissions(scratch.path().join("d"), fs::Permissions::from_mode(0)).unwrap();
+        let tree = Tree::open(scratch.path()).unwrap();
+        let open = |name| open_closed(tree.here(), OsStr::new(name), Mode::from_raw_mode(0o750));
+        assert_eq!(open("l").unwrap_err(), Errno::ACCESS);
+        assert_eq!(mode(&theirs), 0o700);
+        assert!(open("d").is_ok());
+        assert_eq!(mode(&scratch.path().join("d")), 0o750);
     }
 
     #[test]
