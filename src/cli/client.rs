@@ -21,6 +21,9 @@ const READ_BYTES: usize = 256 << 10;
 /// The control socket of the node that belongs to the system, not to one user: where the unit file of systemd puts it.
 pub const SYSTEM_SOCKET: &str = "/run/elver/control.sock";
 
+/// The directory of that node, as the unit file of systemd puts it.
+const SYSTEM_DIR: &str = "/var/lib/elver";
+
 /// Where a client looks for the daemon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Door {
@@ -70,6 +73,21 @@ impl Door {
         match self {
             Door::OwnOrSystem { own, .. } => Door::Dir(own.clone()),
             other => other.clone(),
+        }
+    }
+
+    /// The directories that may be those of the node behind it. The directory of a socket is taken for one.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let around = |socket: &Path| {
+            let socket = std::path::absolute(socket).ok();
+            socket.and_then(|socket| socket.parent().map(Path::to_owned))
+        };
+        match self {
+            Door::Dir(dir) => vec![dir.clone()],
+            Door::Socket(path) => around(path).into_iter().collect(),
+            Door::OwnOrSystem { own, system } => {
+                [own.clone(), PathBuf::from(SYSTEM_DIR)].into_iter().chain(around(system)).collect()
+            }
         }
     }
 

@@ -1,14 +1,15 @@
 //! `get SET -o DIR`: makes a directory what the set is.
 //!
 //! The whole list is fetched and checked first, into a file without a name in the directory; a list that breaks a rule changes
-//! nothing. One pass over it makes directories and has the node fetch each file that differs. A second pass, when all files are
-//! there, makes the symbolic links, deletes what the set does not have if that is asked for, and gives directories their modes. So
-//! no file is ever written through a link of the set.
+//! nothing. One pass over it makes directories and has the node fetch each file that differs. With `--delete`, directories with
+//! content then give way to files of the set. A second pass, when all files are there, makes the symbolic links, deletes what the set
+//! does not have if that is asked for, and gives directories their modes. So no file is ever written through a link of the set.
+//! After a failure nothing is deleted.
 
 use super::Address;
 use super::compare::{Rules, Verdict};
 use super::list::{Scope, each_record, stream};
-use super::tree::{Tree, is_directory, temporary};
+use super::tree::{Tree, temporary};
 use crate::cli::Context;
 use crate::cli::exit::{CommandError, Exit};
 use crate::cli::output::{counted, shown};
@@ -17,7 +18,7 @@ use crate::cli::progress::Meter;
 use crate::config::units::format_size;
 use crate::node::command::{Command, Reply, Response};
 use crate::set::{Record, SetFile, stays_inside};
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -56,7 +57,7 @@ pub(in crate::cli) fn get(context: &mut Context, order: &GetSet<'_>) -> Result<E
         Err(error) => return Err(cannot(error)),
     };
     let root = order.directory.canonicalize().map_err(cannot)?;
-    if order.delete && context.dir.canonicalize().is_ok_and(|own| own.starts_with(&root)) {
+    if order.delete && holds_node(context, &root) {
         let message = format!("{} holds the node's own directory: leave --delete out", shown(&root));
         return Err(CommandError::new(Exit::Usage, message));
     }
@@ -77,6 +78,7 @@ pub(in crate::cli) fn get(context: &mut Context, order: &GetSet<'_>) -> Result<E
         pipeline: None,
         under_way: BTreeMap::new(),
         skipped: 0,
+        in_the_way: Vec::new(),
         kept: Vec::new(),
         modes: Vec::new(),
         tally: Tally { files: survey.files, ..Tally::default() },
@@ -85,13 +87,20 @@ pub(in crate::cli) fn get(context: &mut Context, order: &GetSet<'_>) -> Result<E
     };
     run.begin(context)?;
     spool.each(order, |record| run.fetch(context, record))?;
-    while !run.under_way.is_empty() {
-        run.hear(context)?;
-    }
+    run.hear_all(context)?;
+    run.replace_directories(context)?;
+    run.hear_all(context)?;
     run.kept.push(HashSet::new());
     run.modes.push(None);
     spool.each(order, |record| run.settle(context, record))?;
     run.finish(context)
+}
+
+/// Whether the directory of this user's node, or that of the node that answers, is in `root`.
+fn holds_node(context: &Context, root: &Path) -> bool {
+    let mut directories = context.door.directories();
+    directories.push(context.dir.clone());
+    directories.iter().any(|own| own.canonicalize().is_ok_and(|own| own.starts_with(root)))
 }
 
 /// The list in a file without a name, in the directory that the set goes into.
@@ -216,6 +225,8 @@ struct Run<'a> {
     under_way: BTreeMap<u64, Job>,
     /// In a directory that cannot be entered: the directories to its end.
     skipped: usize,
+    /// The files whose places are directories with content, which go only when all other files are there.
+    in_the_way: Vec<(PathBuf, Vec<u8>, SetFile)>,
     /// In the second pass: the names of the set in each directory down to the present one, and the directories' modes.
     kept: Vec<HashSet<Vec<u8>>>,
     modes: Vec<Option<u16>>,
@@ -238,7 +249,10 @@ struct Tally {
     fetched: u64,
     bytes: u64,
     mended: u64,
+    /// The entries removed because of `--delete`.
     deleted: u64,
+    /// The files, links and empty directories removed because an entry of the set has their place.
+    gave_way: u64,
     left_out: u64,
     failed: u64,
 }
@@ -266,9 +280,9 @@ impl Run<'_> {
             Record::File { name, ref file } => {
                 self.tally.looked_at += 1;
                 match self.needs(name, file) {
-                    Ok(Verdict::Same) => {}
-                    Ok(Verdict::Mended) => self.tally.mended += 1,
-                    Ok(Verdict::Fetch) => return self.ask(context, name, file),
+                    Ok(None | Some(Verdict::Same)) => {}
+                    Ok(Some(Verdict::Mended)) => self.tally.mended += 1,
+                    Ok(Some(Verdict::Fetch)) => return self.ask(context, name, file),
                     Err(error) => {
                         self.failed(context, &self.path(name), &CommandError::failed(error.to_string()))
                     }
@@ -283,22 +297,54 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether a file differs. What is no file gives way to it.
-    fn needs(&self, name: &[u8], file: &SetFile) -> io::Result<Verdict> {
+    /// Whether a file differs. What is no file gives way to it; `None` if that is a directory with content, which waits.
+    fn needs(&mut self, name: &[u8], file: &SetFile) -> io::Result<Option<Verdict>> {
         let verdict = self.rules.compare(&self.tree, name, file)?;
-        if verdict == Verdict::Fetch {
-            let there = self.tree.look(name)?;
-            let is_file = there.as_ref().is_some_and(|there| there.st_mode & 0o170_000 == 0o100_000);
-            if let Some(there) = there.filter(|_| !is_file) {
-                self.tree.remove(name, self.order.delete).map_err(|error| match is_directory(&there) {
-                    true => io::Error::other(
-                        "it is a directory that is not empty, and a file of the set: --delete replaces it",
-                    ),
-                    false => error,
-                })?;
+        let there = if verdict == Verdict::Fetch { self.tree.look(name)? } else { None };
+        let kind = there.map(|there| FileType::from_raw_mode(there.st_mode));
+        if matches!(kind, None | Some(FileType::RegularFile)) {
+            return Ok(Some(verdict));
+        }
+        let Err(error) = self.tree.remove(name, false, &mut self.tally.gave_way) else {
+            return Ok(Some(verdict));
+        };
+        let has_content = matches!(
+            error.kind(),
+            // POSIX allows both for rmdir(2).
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+        );
+        match has_content {
+            true if self.order.delete => {
+                self.in_the_way.push((self.place.clone(), name.to_vec(), *file));
+                Ok(None)
+            }
+            true => Err(io::Error::other(
+                "it is a directory that is not empty, and a file of the set: --delete replaces it",
+            )),
+            false => Err(error),
+        }
+    }
+
+    /// Asks for the files whose places are directories with content, and removes those. After a failure they stay.
+    fn replace_directories(&mut self, context: &mut Context) -> Result<(), CommandError> {
+        for (place, name, file) in core::mem::take(&mut self.in_the_way) {
+            self.place = place;
+            let removed = match self.exit {
+                Exit::Done => self
+                    .tree
+                    .go(&self.place)
+                    .and_then(|()| self.tree.remove(&name, true, &mut self.tally.deleted)),
+                _ => Err(io::Error::other("it is a directory that is not empty, and stays after a failure")),
+            };
+            match removed {
+                Ok(()) => self.ask(context, &name, &file)?,
+                Err(error) => {
+                    self.failed(context, &self.path(&name), &CommandError::failed(error.to_string()));
+                }
             }
         }
-        Ok(verdict)
+        self.place = PathBuf::new();
+        self.tree.go(Path::new("")).map_err(|error| CommandError::failed(error.to_string()))
     }
 
     /// Asks the node for a file.
@@ -319,6 +365,14 @@ impl Run<'_> {
         let Some(pipeline) = &mut self.pipeline else { return Ok(()) };
         let id = pipeline.send(&command, None)?;
         self.under_way.insert(id, Job::File { place, length: file.length });
+        Ok(())
+    }
+
+    /// Takes the node's answers until all have come.
+    fn hear_all(&mut self, context: &mut Context) -> Result<(), CommandError> {
+        while !self.under_way.is_empty() {
+            self.hear(context)?;
+        }
         Ok(())
     }
 
@@ -396,7 +450,10 @@ impl Run<'_> {
                 format!("{}: left out, because it leads out of the directory", shown(&self.root.join(path)));
             return self.meter.aside(|| context.output.warn(&what));
         }
-        match self.tree.link(name, target, self.order.delete) {
+        // After a failure only an empty directory gives way to it.
+        let deletes = self.order.delete && self.exit == Exit::Done;
+        let removed = if deletes { &mut self.tally.deleted } else { &mut self.tally.gave_way };
+        match self.tree.link(name, target, deletes, removed) {
             Ok(made) => self.tally.mended += u64::from(made),
             Err(error) => self.failed(context, &path, &CommandError::failed(error.to_string())),
         }
@@ -410,15 +467,9 @@ impl Run<'_> {
             }
         };
         for name in names.into_iter().map(OsStringExt::into_vec).filter(|name| !kept.contains(name)) {
-            match self.tree.remove(&name, true) {
-                Ok(removed) => self.tally.deleted += removed,
-                Err(error) => {
-                    self.failed(
-                        context,
-                        &self.path(&name),
-                        &CommandError::failed(format!("cannot delete it: {error}")),
-                    );
-                }
+            if let Err(error) = self.tree.remove(&name, true, &mut self.tally.deleted) {
+                let error = CommandError::failed(format!("cannot delete it: {error}"));
+                self.failed(context, &self.path(&name), &error);
             }
         }
     }
@@ -428,7 +479,7 @@ impl Run<'_> {
             self.skipped += 1;
             return;
         }
-        match self.tree.enter(name, mode) {
+        match self.tree.enter(name, mode, &mut self.tally.gave_way) {
             Ok(()) => self.place.push(OsStr::from_bytes(name)),
             Err(error) => {
                 self.skipped = 1;
@@ -471,7 +522,7 @@ impl Run<'_> {
     fn finish(self, context: &mut Context) -> Result<Exit, CommandError> {
         let Run { order, root, tally, exit, meter, .. } = self;
         drop(meter);
-        let Tally { files, fetched, bytes, mended, deleted, left_out, failed, .. } = tally;
+        let Tally { files, fetched, bytes, mended, deleted, gave_way, left_out, failed, .. } = tally;
         if context.output.json {
             context.output.object(&json!({
                 "hash": order.address.hash, "directory": root.to_string_lossy(), "files": files, "fetched": fetched,
@@ -495,13 +546,144 @@ impl Run<'_> {
         }
         context.output.flush()?;
         if exit != Exit::Done {
-            let why = "the same command goes on from here; nothing was deleted";
+            let none = if deleted == 0 && gave_way == 0 { "; nothing was deleted" } else { "" };
             context.output.remark(&format!(
-                "{}: {}: {why}",
+                "{}: {}: the same command goes on from here{none}",
                 shown(order.directory),
                 counted(failed, "failure")
             ));
         }
         Ok(exit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client::Door;
+    use crate::cli::testing::{FakeDaemon, Scratch};
+    use crate::id::Key;
+    use std::os::unix::fs::symlink;
+
+    const FILE: SetFile = SetFile { hash: Key([1; 32]), length: 3, modified: 5, mode: 0o644 };
+
+    /// Carries out `act` as a `get` with `--delete` into a directory, without a node, and returns its tally, its exit code and what it
+    /// says at the end.
+    fn with_run(root: &Path, act: impl FnOnce(&mut Run<'_>, &mut Context)) -> (u64, Exit, String) {
+        let daemon = FakeDaemon::answering(&[]);
+        let (mut context, _, remarks) = daemon.context(false);
+        let address: Address = format!("{}/", Key([7; 32])).parse().unwrap();
+        let order =
+            GetSet { address: &address, directory: root, delete: true, checksum: false, timeout: None };
+        let mut run = Run {
+            order: &order,
+            root: root.to_owned(),
+            tree: Tree::open(root).unwrap(),
+            place: PathBuf::new(),
+            rules: Rules { times: true, modes: false, checksum: false },
+            pipeline: None,
+            under_way: BTreeMap::new(),
+            skipped: 0,
+            in_the_way: Vec::new(),
+            kept: vec![HashSet::new()],
+            modes: vec![None],
+            tally: Tally::default(),
+            exit: Exit::Done,
+            meter: Meter::new(context.progress(), ""),
+        };
+        act(&mut run, &mut context);
+        let deleted = run.tally.deleted;
+        let exit = run.finish(&mut context).unwrap();
+        (deleted, exit, remarks.text())
+    }
+
+    /// A directory with a directory `d` in which `f` and `l` are directories with content.
+    fn in_the_way() -> Scratch {
+        let scratch = Scratch::new();
+        for name in ["d/f/deep", "d/l/deep"] {
+            fs::create_dir_all(scratch.path().join(name)).unwrap();
+        }
+        scratch
+    }
+
+    fn first_pass(run: &mut Run<'_>, context: &mut Context) {
+        for record in [
+            Record::Directory { name: b"d", mode: 0o755 },
+            Record::File { name: b"f", file: FILE },
+            Record::Link { name: b"l", target: b"f" },
+            Record::End,
+            Record::End,
+        ] {
+            run.fetch(context, &record).unwrap();
+        }
+    }
+
+    fn second_pass(run: &mut Run<'_>, context: &mut Context) {
+        for record in [
+            Record::Directory { name: b"d", mode: 0o755 },
+            Record::File { name: b"f", file: FILE },
+            Record::Link { name: b"l", target: b"f" },
+            Record::End,
+            Record::End,
+        ] {
+            run.settle(context, &record).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_file_or_a_link_goes_after_all_other_files_are_there() {
+        let scratch = in_the_way();
+        let (deleted, exit, told) = with_run(scratch.path(), |run, context| {
+            first_pass(run, context);
+            assert!(scratch.path().join("d/f/deep").exists(), "other files are still under way");
+            run.replace_directories(context).unwrap();
+            assert!(!scratch.path().join("d/f").exists());
+            fs::write(scratch.path().join("d/f"), "new").unwrap();
+            second_pass(run, context);
+        });
+        assert_eq!((deleted, exit), (4, Exit::Done), "{told}");
+        assert_eq!(fs::read(scratch.path().join("d/l")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_file_or_a_link_stays_after_a_failure() {
+        let scratch = in_the_way();
+        let (deleted, exit, told) = with_run(scratch.path(), |run, context| {
+            first_pass(run, context);
+            run.failed(context, Path::new("other"), &CommandError::failed("no source"));
+            run.replace_directories(context).unwrap();
+            second_pass(run, context);
+        });
+        assert_eq!((deleted, exit), (0, Exit::Failed));
+        assert!(scratch.path().join("d/f/deep").exists() && scratch.path().join("d/l/deep").exists());
+        assert!(told.contains("stays after a failure") && told.contains("nothing was deleted"), "{told}");
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_left_when_something_was_deleted() {
+        let scratch = Scratch::new();
+        symlink("x", scratch.path().join("f")).unwrap();
+        let (_, _, told) = with_run(scratch.path(), |run, context| {
+            run.fetch(context, &Record::File { name: b"f", file: FILE }).unwrap();
+            run.failed(context, Path::new("f"), &CommandError::failed("no source"));
+        });
+        assert!(!scratch.path().join("f").is_symlink());
+        assert!(told.contains("1 failure") && !told.contains("nothing was deleted"), "{told}");
+    }
+
+    #[test]
+    fn the_directory_of_the_node_that_answers_is_not_deleted() {
+        let (scratch, other) = (Scratch::new(), Scratch::new());
+        let daemon = FakeDaemon::answering(&[]);
+        let (mut context, ..) = daemon.context(false);
+        let root = scratch.path().canonicalize().unwrap();
+        assert!(!holds_node(&context, &root));
+        context.door = Door::Socket(root.join("node.sock"));
+        assert!(holds_node(&context, &root));
+        context.door =
+            Door::OwnOrSystem { own: other.path().to_owned(), system: scratch.path().join("node.sock") };
+        assert!(holds_node(&context, &root));
+        context.door = Door::OwnOrSystem { own: scratch.path().to_owned(), system: other.path().join("s") };
+        assert!(holds_node(&context, &root));
     }
 }
