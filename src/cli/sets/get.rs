@@ -10,6 +10,7 @@ use super::Address;
 use super::compare::{Rules, Verdict};
 use super::list::{Scope, each_record, stream};
 use super::tree::{Tree, temporary};
+use super::walk::{Inode, inode};
 use crate::cli::Context;
 use crate::cli::exit::{CommandError, Exit};
 use crate::cli::output::{counted, shown};
@@ -466,12 +467,34 @@ impl Run<'_> {
                 return self.failed(context, &self.place.clone(), &CommandError::failed(error.to_string()));
             }
         };
-        for name in names.into_iter().map(OsStringExt::into_vec).filter(|name| !kept.contains(name)) {
+        let others: Vec<_> =
+            names.into_iter().map(OsStringExt::into_vec).filter(|name| !kept.contains(name)).collect();
+        if others.is_empty() {
+            return;
+        }
+        // A file system that folds names may have an entry of the set under another name.
+        let inodes: io::Result<HashSet<Inode>> =
+            kept.iter().filter_map(|name| self.inode(name).transpose()).collect();
+        let inodes = match inodes {
+            Ok(inodes) => inodes,
+            Err(error) => {
+                return self.failed(context, &self.place.clone(), &CommandError::failed(error.to_string()));
+            }
+        };
+        for name in others {
+            if self.inode(&name).is_ok_and(|found| found.is_some_and(|inode| inodes.contains(&inode))) {
+                continue;
+            }
             if let Err(error) = self.tree.remove(&name, true, &mut self.tally.deleted) {
                 let error = CommandError::failed(format!("cannot delete it: {error}"));
                 self.failed(context, &self.path(&name), &error);
             }
         }
+    }
+
+    /// The device and the number of what has this name.
+    fn inode(&self, name: &[u8]) -> io::Result<Option<Inode>> {
+        Ok(self.tree.look(name)?.as_ref().map(inode))
     }
 
     fn enter(&mut self, context: &mut Context, name: &[u8], mode: u16) {
@@ -669,6 +692,22 @@ mod tests {
         });
         assert!(!scratch.path().join("f").is_symlink());
         assert!(told.contains("1 failure") && !told.contains("nothing was deleted"), "{told}");
+    }
+
+    #[test]
+    fn what_is_an_entry_of_the_set_under_another_name_is_not_deleted() {
+        let scratch = Scratch::new();
+        for name in ["README.md", "stray"] {
+            fs::write(scratch.path().join(name), "new").unwrap();
+        }
+        // As on a file system that takes both names for one.
+        fs::hard_link(scratch.path().join("README.md"), scratch.path().join("readme.md")).unwrap();
+        let (deleted, ..) = with_run(scratch.path(), |run, context| {
+            run.settle(context, &Record::File { name: b"README.md", file: FILE }).unwrap();
+            run.settle(context, &Record::End).unwrap();
+        });
+        assert_eq!(deleted, 1);
+        assert!(scratch.path().join("readme.md").exists() && !scratch.path().join("stray").exists());
     }
 
     #[test]

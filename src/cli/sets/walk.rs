@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 const IGNORE: &str = ".elverignore";
 
 /// A directory or a file, whatever its name.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
-fn inode(stat: &Stat) -> Inode {
+pub(super) fn inode(stat: &Stat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 
