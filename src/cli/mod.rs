@@ -6,8 +6,8 @@
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
-//! - `logging`: a log that never blocks the node on its reader; `stamp`: what stands before its lines. `hook`: commands that are run
-//!   for files that have arrived.
+//! - `logging`: a log that never blocks the node on its reader; `stamp`: what stands before its lines; `visible`: what is escaped in
+//!   them. `hook`: commands that are run for files that have arrived.
 //! - `daemon`: the loop of `elver node`; `service`: what the service manager is told; `reload`: reading the configuration again.
 //! - `put`, `get`, `sets`, `files`, `values`, `explain`, `peers`, `status`, `events`, `limit`, `configuration`, `network`, `node`,
 //!   `demo`: the commands.
@@ -46,6 +46,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod values;
+mod visible;
 
 use crate::config;
 use crate::node::command::{Command, Reply};
@@ -61,6 +62,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use visible::visible;
 
 /// A peer-to-peer node small enough for a router: put a file in at any node, get it at any other, verified
 #[derive(Parser, Debug)]
@@ -308,17 +310,32 @@ fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
         }
         None => Stamp::Nothing,
     };
-    builder.format(move |line, record| {
-        let level = record.level().as_str().to_ascii_lowercase();
-        writeln!(line, "{}elver: {level}: {}", stamp.before(record.level()), record.args())
-    });
+    builder.format(move |line, record| writeln!(line, "{}", log_line(&stamp, record)));
     // It fails only when the process has a logger already, which then takes the lines.
     let _ = builder.try_init();
+}
+
+/// A line of the log. A message may have names in it that other nodes chose.
+fn log_line(stamp: &Stamp, record: &log::Record<'_>) -> String {
+    let level = record.level().as_str().to_ascii_lowercase();
+    format!("{}elver: {level}: {}", stamp.before(record.level()), visible(&record.args().to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_in_the_log_neither_ends_the_line_nor_steers_the_terminal() {
+        let record = |text: &core::fmt::Arguments<'_>| {
+            log_line(&Stamp::Nothing, &log::Record::builder().level(log::Level::Info).args(*text).build())
+        };
+        let name = "a\n\u{1b}[2J\u{202e}b";
+        assert_eq!(
+            record(&format_args!("cannot write {name}")),
+            "elver: info: cannot write a\\n\\u{1b}[2J\\u{202e}b"
+        );
+    }
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())

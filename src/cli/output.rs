@@ -1,6 +1,7 @@
 //! The program's output: results on standard output, everything else on standard error.
 
 use super::exit::CommandError;
+use super::visible::visible;
 use serde::Serialize;
 use serde_json::json;
 use std::fs::File;
@@ -102,8 +103,8 @@ impl Output {
     }
 
     fn say(&mut self, message: &str) {
-        // One write, so that lines of other processes do not mix with it.
-        let _ = self.remarks.write_all(format!("elver: {message}\n").as_bytes());
+        // One write, so that lines of other processes do not mix with it. A message may have names in it that other nodes chose.
+        let _ = self.remarks.write_all(format!("elver: {}\n", visible(message)).as_bytes());
     }
 
     fn after(&mut self, result: io::Result<()>) -> Result<(), CommandError> {
@@ -134,16 +135,9 @@ pub fn counted(count: impl Into<u64>, noun: &str) -> String {
     }
 }
 
-/// A path on one line, with control characters escaped: none can reach the terminal.
+/// A path on one line, with what could steer the terminal escaped.
 pub fn shown(path: &Path) -> String {
-    path.to_string_lossy()
-        .chars()
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(core::iter::once(c)) };
-            escaped
-        })
-        .collect()
+    visible(&path.to_string_lossy()).into_owned()
 }
 
 #[cfg(test)]
@@ -239,6 +233,20 @@ pub(super) mod tests {
         assert_eq!(line("a\nb"), "\\HASH  a\\nb");
         assert_eq!(line("a\\b"), "\\HASH  a\\\\b");
         assert_eq!(line("a\\\nb\r"), "\\HASH  a\\\\\\nb\r");
+    }
+
+    #[test]
+    fn a_message_with_a_name_of_another_node_stays_one_line_and_steers_nothing() {
+        let error = CommandError::failed("cannot write /d/a\nelver: b\u{1b}]0;c\u{7}\u{202e}d: no");
+        let expected = "cannot write /d/a\\nelver: b\\u{1b}]0;c\\u{7}\\u{202e}d: no\n";
+        let (mut output, _, remarks) = kept(false);
+        output.error(&error);
+        output.warn(&error.message);
+        output.remark(&error.message);
+        assert_eq!(
+            remarks.text(),
+            format!("elver: error: {expected}elver: warning: {expected}elver: {expected}")
+        );
     }
 
     #[test]
