@@ -1,7 +1,7 @@
 //! `/api`: the commands of the control socket as JSON.
 //!
 //! `GET /api/NAME` reads. `POST /api/command` takes the line of any command that touches no path of this machine, and needs the
-//! token. The answer is the command's reply; a failure is its reason and its message.
+//! token. A command that is not done within a minute is cancelled; events do not come here. The answer is the command's reply; a failure is its reason and its message.
 
 use super::access::{Access, Asks};
 use super::answer::{Answer, Status};
@@ -48,6 +48,11 @@ fn command(request: &Request, body: &[u8]) -> Result<Command, Answer> {
             ))
         }
         Command::Read { .. } => Err(Answer::text(Status::BAD_REQUEST, "read content with GET /HASH")),
+        // Its answer may never come.
+        Command::Events { .. } => Err(Answer::text(
+            Status::BAD_REQUEST,
+            "events do not come over HTTP: run `elver events` at the node, or read /metrics",
+        )),
         command => Ok(command),
     }
 }
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_with_a_path_is_refused() {
+    fn a_command_with_a_path_or_without_an_end_is_refused() {
         let hash = "0".repeat(64);
         for (body, status) in [
             (r#"{"command":"put","path":"/etc/shadow"}"#.to_owned(), 403),
@@ -164,6 +169,8 @@ mod tests {
                 403,
             ),
             (format!(r#"{{"command":"read","hash":"{hash}"}}"#), 400),
+            (r#"{"command":"events"}"#.to_owned(), 400),
+            (r#"{"command":"events","after":7}"#.to_owned(), 400),
         ] {
             assert_eq!(planned("POST /api/command", &body), Err(status), "{body}");
         }

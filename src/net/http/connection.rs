@@ -28,6 +28,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const IDLE_TIME: Duration = Duration::from_secs(60);
 /// The time in which content must be found and its turn must come.
 const CONTENT_TIME: Duration = Duration::from_secs(60);
+/// The time in which the node must answer any other command. Without it, commands that never end (a client may close in a way that
+/// looks like one that only sends no more) would take all the room for answers.
+const REPLY_TIME: Duration = Duration::from_secs(60);
 /// Seconds without progress after which the node gives up content.
 const CONTENT_TIMEOUT: u32 = 30;
 /// The time for which a connection is drained after its last answer: what the client still sends would else reset the connection,
@@ -308,10 +311,15 @@ impl Connection {
             State::Asking(exchange) => {
                 let (command, keep_alive, only_head) =
                     (exchange.command, exchange.keep_alive, exchange.only_head);
-                let answer = Answer::text(
-                    Status::UNAVAILABLE,
-                    "the node streams as many files as it can (`--reads`), or does not find this one in time: try later",
-                );
+                let why = match exchange.subject {
+                    Subject::Content(_) => {
+                        "the node streams as many files as it can (`--reads`), or does not find this one in time: try later"
+                    }
+                    Subject::Reply(_) => {
+                        "the command was not done within a minute and is cancelled: run `elver` at the node for what takes longer"
+                    }
+                };
+                let answer = Answer::text(Status::UNAVAILABLE, why);
                 self.put(&api::retry(answer, FailureReason::Busy), only_head, keep_alive, counters);
                 self.end(now, keep_alive);
                 command.map_or(Expired::Answered, Expired::Cancelled)
@@ -545,9 +553,12 @@ pub(super) fn head_of(content: &Content, selected: &Selected, length: u64) -> He
 }
 
 impl Exchange {
-    /// When content that is neither found nor begun is given up.
+    /// When content that is neither found nor begun, or another answer, is given up.
     fn waits_until(&self) -> Option<Instant> {
-        let waits = matches!(self.subject, Subject::Content(_)) && !self.begun;
-        waits.then_some(self.since + CONTENT_TIME)
+        let time = match self.subject {
+            Subject::Content(_) => CONTENT_TIME,
+            Subject::Reply(_) => REPLY_TIME,
+        };
+        (!self.begun).then_some(self.since + time)
     }
 }

@@ -435,6 +435,37 @@ fn answers_beyond_what_fits_the_memory_are_refused() {
 }
 
 #[test]
+fn a_command_that_does_not_end_is_cancelled_and_its_room_is_free_again() {
+    let mut bench = Bench::new(30);
+    bench.queues = true;
+    let body = format!(r#"{{"command":"get","hash":"{}","timeout":0}}"#, hash());
+    let post = format!(
+        "POST /api/command HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let fit = Limits::HTTP_ANSWER_BYTES / Limits::HTTP_REPLY_BYTES;
+    let mut waiting: Vec<TcpStream> = (0..fit).map(|_| bench.say(&post)).collect();
+    bench.until("the commands", |bench| bench.commands.len() == fit);
+    // One that sends no more may still read its answer; those that close look the same.
+    waiting[0].shutdown(Shutdown::Write).unwrap();
+    let mut first = waiting.remove(0);
+    drop(waiting);
+    for _ in 0..10 {
+        bench.turn();
+    }
+    bench.advance(59);
+    let (status, ..) = bench.get("/api/status", "");
+    assert_eq!((status, bench.cancelled), (503, 0), "there is no room before the time is over");
+    bench.advance(2);
+    let (status, head) = bench.head(&mut first);
+    assert_eq!((status, field(&head, "Retry-After"), bench.cancelled), (503, Some("5"), fit));
+    bench.queues = false;
+    assert_eq!(bench.get("/api/status", "").0, 200);
+    drop(first);
+    bench.until("the end of all", |bench| bench.open() == 0);
+}
+
+#[test]
 fn changes_need_the_token_and_their_body_may_come_late() {
     let mut bench = Bench::new(9);
     let body = r#"{"command":"unset","name":"x"}"#;
