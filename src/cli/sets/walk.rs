@@ -115,6 +115,11 @@ impl Walk {
                 Err(errno) => return failed(path, errno),
             }
             kind = FileType::from_raw_mode(entry.st_mode);
+            // A pattern for directories alone holds for what the link leads to, too.
+            if self.is_left_out(&path, kind == FileType::Directory) {
+                self.ignored += 1;
+                return None;
+            }
         }
         let flags = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         match kind {
@@ -305,6 +310,19 @@ mod tests {
             "end",
         ];
         assert_eq!(walked(root, true), expected);
+    }
+
+    #[test]
+    fn a_pattern_for_directories_leaves_a_followed_link_to_one_out() {
+        let (scratch, elsewhere) = (Scratch::new(), Scratch::new());
+        let root = scratch.path();
+        fs::write(elsewhere.path().join("key"), "x").unwrap();
+        symlink(elsewhere.path(), root.join("secrets")).unwrap();
+        fs::create_dir(root.join("d")).unwrap();
+        symlink(elsewhere.path().join("key"), root.join("d/secrets")).unwrap();
+        fs::write(root.join(IGNORE), "secrets/\n").unwrap();
+        // In `d`, the link leads to a file.
+        assert_eq!(walked(root, true), [IGNORE, "d/", "secrets", "end", "end"]);
     }
 
     #[test]
