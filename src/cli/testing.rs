@@ -64,11 +64,18 @@ impl FakeDaemon {
 
     /// A daemon that gives each command, on any connection, the next answer. The last answer repeats.
     pub(super) fn answering_in_turn(responses: &[Response]) -> Self {
+        let mut answers: VecDeque<Response> = responses.iter().cloned().collect();
+        FakeDaemon::answering_by(move |_| match answers.len() {
+            1 => answers[0].clone(),
+            _ => answers.pop_front().unwrap(),
+        })
+    }
+
+    /// A daemon that makes an answer to each command, on any connection.
+    pub(super) fn answering_by(mut answer: impl FnMut(&Command) -> Response + Send + 'static) -> Self {
         let scratch = Scratch::new();
         let listener = UnixListener::bind(scratch.path().join(CONTROL_SOCKET)).unwrap();
         let (tell, heard) = channel();
-        let mut answers: VecDeque<Value> =
-            responses.iter().map(|response| serde_json::to_value(response).unwrap()).collect();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -76,12 +83,9 @@ impl FakeDaemon {
                 let mut commands = 0;
                 for line in lines.map_while(Result::ok) {
                     let (Some(command), id) = command_of(&line) else { break };
-                    let _ = tell.send(command);
-                    let mut answer = answers[0].clone();
-                    if answers.len() > 1 {
-                        answers.pop_front();
-                    }
+                    let mut answer = serde_json::to_value(answer(&command)).unwrap();
                     answer["id"] = id;
+                    let _ = tell.send(command);
                     let _ = writeln!(stream, "{answer}");
                     commands += 1;
                 }

@@ -2,9 +2,14 @@
 //!
 //! Files are given to the node in the order of the list, many at a time. Their entries wait in a queue until the node has told their
 //! addresses, and then go into the list. The list is a file in `sets/` in the node's directory, and is shared from there.
+//!
+//! Receivers take a file of the same length and time for the same. So no two contents of a file may come with one time: a file that
+//! changed until the node's answer is put again, and one that was written in the last two seconds is only read when these are over
+//! (after that, a write gives it another time). Files of a tree that was just written cost this pause once, not each.
 
-use super::walk::{Found, Walk};
+use super::walk::{Found, Opened, Source, Stamp, Walk};
 use crate::cli::Context;
+use crate::cli::client::ClientError;
 use crate::cli::exit::{CommandError, Exit};
 use crate::cli::opened::real_directory;
 use crate::cli::output::{counted, shown, sum_line};
@@ -22,9 +27,12 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Files given to the node at a time, before the earlier ones are done.
 const UNDER_WAY_MAX: usize = 256;
+/// How often a file is read that changes meanwhile.
+const TRIES_MAX: u32 = 3;
 /// Entries that wait for the address of a file before them.
 const QUEUE_MAX: usize = 4096;
 /// The entries that are told one by one when they are left out or fail; more are counted.
@@ -91,8 +99,24 @@ struct Run<'a> {
 enum Entry {
     Directory { name: Vec<u8>, mode: u16 },
     Link { name: Vec<u8>, target: Vec<u8> },
-    File { name: Vec<u8>, path: PathBuf, file: SetFile, answered: bool },
+    File(Box<Given>),
     End,
+}
+
+/// A file that was given to the node.
+struct Given {
+    name: Vec<u8>,
+    path: PathBuf,
+    file: SetFile,
+    /// `None` when the node has answered.
+    reading: Option<Reading>,
+}
+
+/// What is needed to see whether a file changes while the node reads it.
+struct Reading {
+    source: Source,
+    stamp: Stamp,
+    tries: u32,
 }
 
 #[derive(Default)]
@@ -134,14 +158,19 @@ impl Run<'_> {
             Found::Directory { name, mode } => Entry::Directory { name, mode },
             Found::Link { name, target } => Entry::Link { name, target },
             Found::End => Entry::End,
-            Found::File { name, path, file, mode, modified } => {
-                let PutSet { replicas, lifetime, times, .. } = *self.order;
-                let command = Command::Put { path: path.clone(), replicas, lifetime };
-                let id = self.pipeline.send(&command, file.as_ref().map(File::as_fd))?;
-                self.under_way.insert(id, self.taken + self.queue.len() as u64);
-                let modified = if times { modified } else { 0 };
-                let file = SetFile { hash: Key([0; 32]), length: 0, modified, mode };
-                Entry::File { name, path, file, answered: false }
+            Found::File { path, source, opened } => {
+                let name = source.name().to_vec();
+                let place = self.taken + self.queue.len() as u64;
+                match self.give(place, &path, source, opened, 1) {
+                    Ok((file, reading)) => {
+                        Entry::File(Box::new(Given { name, path, file, reading: Some(reading) }))
+                    }
+                    Err(Refusal::File(why)) => {
+                        self.failed(context, &cannot_put(&path, &why));
+                        return Ok(());
+                    }
+                    Err(Refusal::Node(error)) => return Err(error.into()),
+                }
             }
             Found::LeftOut { path, why } => {
                 self.tally.left_out += 1;
@@ -152,12 +181,44 @@ impl Run<'_> {
                 return Ok(());
             }
             Found::Failed { path, why } => {
-                self.failed(context, &CommandError::failed(format!("cannot put {}: {why}", shown(&path))));
+                self.failed(context, &cannot_put(&path, &why));
                 return Ok(());
             }
         };
         self.queue.push_back(entry);
         Ok(())
+    }
+
+    /// Gives a file to the node, as soon as another write would give it another time of modification.
+    fn give(
+        &mut self,
+        place: u64,
+        path: &Path,
+        source: Source,
+        mut opened: Opened,
+        mut tries: u32,
+    ) -> Result<(SetFile, Reading), Refusal> {
+        let PutSet { replicas, lifetime, times, .. } = *self.order;
+        let pause = |stamp: Stamp| match times {
+            true => stamp.stays_fresh(SystemTime::now()),
+            false => Duration::ZERO,
+        };
+        let mut left = pause(opened.stamp);
+        while left > Duration::ZERO {
+            std::thread::sleep(left);
+            let before = core::mem::replace(&mut opened, source.open().map_err(Refusal::File)?).stamp;
+            if before != opened.stamp {
+                tries = next_try(tries).map_err(Refusal::File)?;
+            }
+            left = pause(opened.stamp);
+        }
+        let Opened { file, mode, stamp } = opened;
+        let command = Command::Put { path: path.to_owned(), replicas, lifetime };
+        let id = self.pipeline.send(&command, file.as_ref().map(File::as_fd)).map_err(Refusal::Node)?;
+        self.under_way.insert(id, place);
+        let modified = if times { stamp.modified() } else { 0 };
+        let file = SetFile { hash: Key([0; 32]), length: 0, modified, mode };
+        Ok((file, Reading { source, stamp, tries }))
     }
 
     /// Takes the node's next answer.
@@ -168,8 +229,13 @@ impl Run<'_> {
         }
         let Some(place) = self.under_way.remove(&id) else { return Ok(()) };
         let index = usize::try_from(place - self.taken).unwrap_or(usize::MAX);
-        let Some(Entry::File { file, path, answered, .. }) = self.queue.get_mut(index) else { return Ok(()) };
-        *answered = true;
+        let Some(Entry::File(given)) = self.queue.get_mut(index) else { return Ok(()) };
+        let Some(Reading { source, stamp, tries }) = given.reading.take() else { return Ok(()) };
+        if !source.is_still(stamp) {
+            let path = given.path.clone();
+            return self.give_again(context, index, &path, source, tries);
+        }
+        let Given { file, path, .. } = &mut **given;
         match response {
             Response::Done(Reply::Put { hash, length, quorum, kept_open, .. }) => {
                 (file.hash, file.length) = (hash, length);
@@ -193,6 +259,35 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Gives a file to the node once more, because it changed.
+    fn give_again(
+        &mut self,
+        context: &mut Context,
+        index: usize,
+        path: &Path,
+        source: Source,
+        tries: u32,
+    ) -> Result<(), CommandError> {
+        while !self.pipeline.has_room() {
+            self.hear(context)?;
+        }
+        let place = self.taken + index as u64;
+        let again = next_try(tries)
+            .and_then(|tries| Ok((tries, source.open()?)))
+            .map_err(Refusal::File)
+            .and_then(|(tries, opened)| self.give(place, path, source, opened, tries));
+        match again {
+            Ok((file, reading)) => {
+                if let Some(Entry::File(given)) = self.queue.get_mut(index) {
+                    (given.file, given.reading) = (file, Some(reading));
+                }
+            }
+            Err(Refusal::File(why)) => self.failed(context, &cannot_put(path, &why)),
+            Err(Refusal::Node(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
     fn failed(&mut self, context: &mut Context, error: &CommandError) {
         self.tally.failed += 1;
         self.exit = self.exit.or(error.exit);
@@ -205,7 +300,7 @@ impl Run<'_> {
     fn write(&mut self) -> Result<(), CommandError> {
         while let Some(entry) = self.queue.front() {
             match entry {
-                Entry::File { answered: false, .. } => break,
+                Entry::File(given) if given.reading.is_some() => break,
                 Entry::Directory { name, mode } => {
                     self.tally.directories += 1;
                     self.list.push(&Record::Directory { name, mode: *mode })?;
@@ -214,7 +309,9 @@ impl Run<'_> {
                     self.tally.links += 1;
                     self.list.push(&Record::Link { name, target })?;
                 }
-                Entry::File { name, file, .. } => self.list.push(&Record::File { name, file: *file })?,
+                Entry::File(given) => {
+                    self.list.push(&Record::File { name: &given.name, file: given.file })?;
+                }
                 Entry::End => self.list.push(&Record::End)?,
             }
             self.queue.pop_front();
@@ -299,6 +396,28 @@ impl Run<'_> {
     }
 }
 
+/// Why a file is not given to the node.
+enum Refusal {
+    /// The file's fault, for the user.
+    File(String),
+    /// The node is gone.
+    Node(ClientError),
+}
+
+/// The number of the next try to read a file that changed, if there is one.
+fn next_try(tries: u32) -> Result<u32, String> {
+    match tries < TRIES_MAX {
+        true => Ok(tries + 1),
+        false => Err(format!(
+            "it changed each of the {TRIES_MAX} times that it was read: stop what writes to it, or name it in .elverignore"
+        )),
+    }
+}
+
+fn cannot_put(path: &Path, why: &str) -> CommandError {
+    CommandError::failed(format!("cannot put {}: {why}", shown(path)))
+}
+
 fn unwritten(path: &Path, error: &io::Error) -> CommandError {
     CommandError::write_failed(&shown(path), error)
 }
@@ -367,5 +486,104 @@ impl Drop for ListFile {
     fn drop(&mut self) {
         // Without effect after the rename.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{FakeDaemon, Scratch};
+    use crate::set::{Decoded, Decoder, HEAD_BYTES};
+
+    fn order(directory: &Path) -> PutSet<'_> {
+        PutSet { directory, replicas: None, lifetime: None, follow: false, times: true }
+    }
+
+    /// The answer of a node that reads the file now.
+    fn answer_about(path: &Path) -> Response {
+        let content = fs::read(path).unwrap();
+        let (hash, length) = (Key(*blake3::hash(&content).as_bytes()), content.len() as u64);
+        Response::Done(Reply::Put { hash, length, copies: 1, replicas: 0, quorum: true, kept_open: false })
+    }
+
+    /// Writes a file that looks as if it were written this many seconds ago.
+    fn write(path: &Path, content: &str, ago: u64) -> SystemTime {
+        fs::write(path, content).unwrap();
+        let time = SystemTime::now() - Duration::from_secs(ago);
+        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        time
+    }
+
+    /// The only file in the only list of a node's directory.
+    fn listed(dir: &Path) -> SetFile {
+        let list = fs::read_dir(dir.join(LISTS)).unwrap().next().unwrap().unwrap();
+        let list = fs::read(list.path()).unwrap();
+        let (mut decoder, mut at) = (Decoder::default(), 0);
+        loop {
+            match decoder.decode(&list[at..], true).unwrap() {
+                Decoded::Record(Record::File { file, .. }, _) => return file,
+                Decoded::Record(_, length) => at += length,
+                Decoded::Head => at += HEAD_BYTES,
+                _ => panic!("no file in the list"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_put_is_put_again_and_listed_as_it_is_then() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("f");
+        let old = write(&path, "old", 100);
+        let daemon = FakeDaemon::answering_by({
+            let (path, mut first) = (path.clone(), true);
+            move |command| {
+                let Command::Put { path: asked, .. } = command else { panic!("{command:?}") };
+                let answer = answer_about(asked);
+                if core::mem::take(&mut first) {
+                    // The same length and the same time.
+                    fs::write(&path, "new").unwrap();
+                    File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+                }
+                answer
+            }
+        });
+        let (mut context, ..) = daemon.context(false);
+        assert_eq!(put(&mut context, &order(scratch.path())), Ok(Exit::Done));
+        assert_eq!(daemon.heard().len(), 3, "the file twice, and the list");
+        assert_eq!(listed(daemon.dir()).hash, Key(*blake3::hash(b"new").as_bytes()));
+    }
+
+    #[test]
+    fn a_file_that_changes_all_the_time_fails() {
+        let scratch = Scratch::new();
+        write(&scratch.path().join("f"), "", 100);
+        let daemon = FakeDaemon::answering_by(move |command| {
+            let Command::Put { path, .. } = command else { panic!("{command:?}") };
+            let answer = answer_about(path);
+            write(path, &fs::read_to_string(path).unwrap().repeat(2), 50);
+            answer
+        });
+        let (mut context, _, remarks) = daemon.context(false);
+        assert_eq!(put(&mut context, &order(scratch.path())).unwrap_err().exit, Exit::Failed);
+        assert_eq!(daemon.heard().len(), TRIES_MAX as usize);
+        assert!(remarks.text().contains("/f: it changed each of the 3 times"), "{}", remarks.text());
+    }
+
+    #[test]
+    fn a_file_that_was_just_written_is_read_when_a_write_gives_it_another_time() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("f");
+        let written = write(&path, "x", 1);
+        for (times, pause) in [(false, 0), (true, 2)] {
+            let daemon = FakeDaemon::answering_by(move |command| {
+                let Command::Put { path, .. } = command else { panic!("{command:?}") };
+                let since = written.elapsed().unwrap();
+                assert!(since >= Duration::from_secs(pause), "read after {since:?}");
+                answer_about(path)
+            });
+            let (mut context, ..) = daemon.context(false);
+            let order = PutSet { times, ..order(scratch.path()) };
+            assert_eq!(put(&mut context, &order), Ok(Exit::Done));
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The name of the file that says what is left out.
 const IGNORE: &str = ".elverignore";
@@ -27,8 +29,8 @@ pub(super) fn inode(stat: &Stat) -> Inode {
 pub(super) enum Found {
     /// A directory; what follows up to its end is inside.
     Directory { name: Vec<u8>, mode: u16 },
-    /// A regular file. `file` is `None` when this user may not read it.
-    File { name: Vec<u8>, path: PathBuf, file: Option<File>, mode: u16, modified: i64 },
+    /// A regular file.
+    File { path: PathBuf, source: Source, opened: Opened },
     /// A symbolic link that stays inside.
     Link { name: Vec<u8>, target: Vec<u8> },
     /// The end of a directory, at last of the first one.
@@ -37,6 +39,104 @@ pub(super) enum Found {
     LeftOut { path: PathBuf, why: &'static str },
     /// Something that cannot be read.
     Failed { path: PathBuf, why: String },
+}
+
+/// The place of a file, where it is opened, and looked at again.
+#[derive(Debug)]
+pub(super) struct Source {
+    directory: Rc<OwnedFd>,
+    name: OsString,
+    follow: bool,
+}
+
+/// A file that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// `None` when this user may not read it. The node may be allowed to.
+    pub(super) file: Option<File>,
+    /// The permission bits.
+    pub(super) mode: u16,
+    /// What the file was before its content was read.
+    pub(super) stamp: Stamp,
+}
+
+/// What another content changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stamp {
+    inode: Inode,
+    length: i64,
+    /// In nanoseconds since 1970.
+    modified: i128,
+    changed: i128,
+}
+
+impl Source {
+    /// Its name in its directory.
+    pub(super) fn name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
+    /// Opens the file. The error is for the user.
+    pub(super) fn open(&self) -> Result<Opened, String> {
+        let links = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = links | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // The attributes are those of the file that is open.
+        let opened = match openat(&self.directory, &self.name, flags, Mode::empty()) {
+            Ok(file) => fstat(&file).map(|entry| (Some(File::from(file)), entry)),
+            Err(Errno::ACCESS) => self.look().map(|entry| (None, entry)),
+            Err(errno) => Err(errno),
+        };
+        let (file, entry) = opened.map_err(|errno| errno.to_string())?;
+        if FileType::from_raw_mode(entry.st_mode) != FileType::RegularFile {
+            return Err("it has become something else than a file meanwhile".to_owned());
+        }
+        Ok(Opened { file, mode: mode_of(&entry), stamp: Stamp::of(&entry) })
+    }
+
+    /// Whether the file is still what it was.
+    pub(super) fn is_still(&self, stamp: Stamp) -> bool {
+        self.look().is_ok_and(|entry| Stamp::of(&entry) == stamp)
+    }
+
+    fn look(&self) -> Result<Stat, Errno> {
+        let links = if self.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        statat(&self.directory, &self.name, links)
+    }
+}
+
+impl Stamp {
+    fn of(entry: &Stat) -> Self {
+        let time = |seconds: i64, rest: i128| i128::from(seconds) * 1_000_000_000 + rest;
+        Stamp {
+            inode: inode(entry),
+            length: entry.st_size,
+            modified: time(entry.st_mtime, i128::from(entry.st_mtime_nsec)),
+            changed: time(entry.st_ctime, i128::from(entry.st_ctime_nsec)),
+        }
+    }
+
+    /// The time of modification for the list, in seconds since 1970.
+    pub(super) fn modified(self) -> i64 {
+        let seconds = self.modified.div_euclid(1_000_000_000);
+        i64::try_from(seconds).unwrap_or(i64::MAX).clamp(-TIME_MAX, TIME_MAX)
+    }
+
+    /// How long after `now` another content still could get this time of modification. Lists have whole seconds, and some file
+    /// systems only every second one of them.
+    pub(super) fn stays_fresh(self, now: SystemTime) -> Duration {
+        const FRESH: i128 = 2_000_000_000;
+        let now = match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => i128::try_from(since.as_nanos()).unwrap_or(i128::MAX),
+            // A clock that stands before 1970 is set later, and then far from all these times.
+            Err(_) => return Duration::ZERO,
+        };
+        let left = self.modified.saturating_add(FRESH).saturating_sub(now);
+        match left {
+            // A time further ahead was set on purpose; a write gives the file another one.
+            left if left > 2 * FRESH => Duration::ZERO,
+            left => Duration::from_nanos(u64::try_from(left).unwrap_or(0)),
+        }
+    }
 }
 
 /// A walk through a directory.
@@ -51,7 +151,8 @@ pub(super) struct Walk {
 }
 
 struct Level {
-    directory: OwnedFd,
+    /// The files in it that are under way need it, too.
+    directory: Rc<OwnedFd>,
     inode: Inode,
     path: PathBuf,
     /// Those of its `.elverignore`.
@@ -121,7 +222,7 @@ impl Walk {
                 return None;
             }
         }
-        let flags = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let links = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         match kind {
             FileType::Directory if Some(inode(&entry)) == self.own => {
                 left_out(path, "the node's own directory")
@@ -133,7 +234,7 @@ impl Walk {
                 Some(Found::Failed { path, why: format!("it is deeper than {DEPTH_MAX} directories") })
             }
             FileType::Directory => {
-                let opened = open_directory(&level.directory, &name, flags);
+                let opened = open_directory(&level.directory, &name, links);
                 match opened
                     .map_err(|errno| (path.clone(), errno.to_string()))
                     .and_then(|d| Level::new(d, path))
@@ -146,17 +247,11 @@ impl Walk {
                 }
             }
             FileType::RegularFile => {
-                let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let file = match openat(&level.directory, &name, flags, Mode::empty()) {
-                    Ok(file) => Some(File::from(file)),
-                    // The node may be allowed to.
-                    Err(Errno::ACCESS) => None,
-                    Err(errno) => return failed(path, errno),
-                };
-                // The attributes are those of the file that is open.
-                let entry = file.as_ref().and_then(|file| fstat(file).ok()).unwrap_or(entry);
-                let modified = entry.st_mtime.clamp(-TIME_MAX, TIME_MAX);
-                Some(Found::File { name: name.into_vec(), path, file, mode: mode_of(&entry), modified })
+                let source = Source { directory: Rc::clone(&level.directory), name, follow: self.follow };
+                Some(match source.open() {
+                    Ok(opened) => Found::File { path, source, opened },
+                    Err(why) => Found::Failed { path, why },
+                })
             }
             FileType::Fifo => left_out(path, "a pipe"),
             FileType::Socket => left_out(path, "a socket"),
@@ -197,7 +292,7 @@ impl Level {
             // Without its patterns, what the user wants to keep private would be shared.
             Err(errno) => return Err((path.join(IGNORE), errno.to_string())),
         };
-        Ok(Level { directory, inode, path, patterns, names })
+        Ok(Level { directory: Rc::new(directory), inode, path, patterns, names })
     }
 }
 
@@ -242,9 +337,10 @@ mod tests {
         core::iter::from_fn(|| walk.next())
             .map(|found| match found {
                 Found::Directory { name, .. } => text(name) + "/",
-                Found::File { name, path, .. } => {
+                Found::File { path, source, opened } => {
                     assert!(path.is_absolute() && path.is_file());
-                    text(name)
+                    assert!(source.is_still(opened.stamp));
+                    text(source.name().to_vec())
                 }
                 Found::Link { name, target } => format!("{} -> {}", text(name), text(target)),
                 Found::End => "end".to_owned(),
@@ -323,6 +419,21 @@ mod tests {
         fs::write(root.join(IGNORE), "secrets/\n").unwrap();
         // In `d`, the link leads to a file.
         assert_eq!(walked(root, true), [IGNORE, "d/", "secrets", "end", "end"]);
+    }
+
+    #[test]
+    fn a_time_is_fresh_for_two_seconds_and_one_far_ahead_never_is() {
+        let stamp = |modified: i128| Stamp { inode: (0, 0), length: 0, modified, changed: 0 };
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let second = 1_000_000_000;
+        for (ahead, fresh) in
+            [(-3000, 0), (-2000, 0), (-1999, 1), (-500, 1500), (0, 2000), (1000, 3000), (9000, 0)]
+        {
+            let modified = 1_000_000 * second + ahead * 1_000_000;
+            assert_eq!(stamp(modified).stays_fresh(now), Duration::from_millis(fresh), "{ahead} ms");
+        }
+        assert_eq!(stamp(-second / 2).modified(), -1);
+        assert_eq!(stamp(second * 7 + 999_999_999).modified(), 7);
     }
 
     #[test]
