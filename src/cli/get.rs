@@ -47,7 +47,8 @@ deleted without --delete, and nothing after a failure. A set that was interrupte
 
 What goes to standard output, and a part of a file, passes through the node and is not kept: it needs no room for the whole
 file. Of a part, only the chunks that it lies in are fetched. From a node that runs as another user, every file comes so, and is
-written by this command: it begins anew when it is interrupted, and is not executable unless --mode says so.
+written by this command: it begins anew when it is interrupted, and is not executable unless --mode says so. Such a node gets files
+of a set, but no whole set.
 
 With several files the exit code is that of the first one that failed.";
 
@@ -214,6 +215,17 @@ fn get_of_set(context: &mut Context, arguments: &GetArguments) -> Result<Exit, C
         None => usage(format!("{address} is a set: name the directory that it goes into with -o")),
         Some(directory) => {
             let GetArguments { delete, checksum, timeout, .. } = *arguments;
+            if Client::open(&context.door)?.is_of_other_user() {
+                // It writes the files of a set itself, and would do so in that user's name.
+                return Err(CommandError::failed(format!(
+                    "cannot get a set into {}: the node runs as another user, who would write the files in your place; \
+                     nothing was changed. Run a node of your own (`elver node --dir DIR --bootstrap HOST:PORT`) and get the \
+                     set from that one with --dir DIR, run this command as the user of the node, or get file by file: \
+                     `elver get {}/PATH -o FILE`",
+                    shown(directory),
+                    address.hash,
+                )));
+            }
             let exit = get_set(context, &GetSet { address, directory, delete, checksum, timeout })?;
             match &arguments.on_complete {
                 Some(command) if exit == Exit::Done => {

@@ -1,9 +1,11 @@
 //! Directories as sets: what is put at one node is the same at another, and nothing of a hostile list is used.
 
 use crate::network::{Node, Swarm};
+use crate::support::{Scratch, program};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 /// Everything in a directory: permissions, times of files, targets of links, content.
@@ -180,4 +182,31 @@ fn hostile_lists_change_nothing(a: &Node, b: &Node, dir: &Path) {
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "{what}");
     }
     assert_eq!(fs::read(&outside).unwrap(), b"mine");
+}
+
+#[test]
+fn a_node_of_another_user_gets_no_set_into_this_users_directory() {
+    const NOBODY: u32 = 65_534;
+    assert!(rustix::process::geteuid().is_root(), "only root can start nodes of a user with fewer rights");
+    let dir = Scratch::new();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let own = dir.path().join("node");
+    fs::create_dir_all(&own).unwrap();
+    chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut program = program();
+    program.uid(NOBODY).gid(NOBODY);
+    let node = Node::start_as(program, own, "127.0.0.1:0".parse().unwrap(), &[], &["--replicas", "0"]);
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    write(&source.join("x"), b"x", 0o644);
+    let set = put(&node, &source);
+    let ended = node.elver(["get", &set, "-o", target.to_str().unwrap()]).expect(1);
+    assert!(
+        ended.stderr.contains("the node runs as another user") && ended.stderr.contains("--dir"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!target.exists());
+    // A file of it passes through the command.
+    node.elver(["get", &format!("{set}x"), "-o", target.to_str().unwrap()]).expect(0);
+    assert_eq!(fs::read(&target).unwrap(), b"x");
 }
