@@ -211,6 +211,13 @@ impl Workload {
         self.give(world, host, command, expected);
     }
 
+    /// These hosts never return: their values live as long as their publisher does, and are looked up no more. No publication or lookup
+    /// may be under way.
+    pub fn forget_values_of(&mut self, hosts: &[usize]) {
+        debug_assert!(self.changed.is_empty());
+        self.values.retain(|value| !hosts.contains(&value.host));
+    }
+
     fn give(&mut self, world: &mut World, host: usize, command: Command, expected: Expected) {
         let run = world.hosts[host].run;
         let id = world.command(host, command);

@@ -136,6 +136,7 @@ pub(super) fn fleet(options: &Options) -> Outcome {
     restart_in_turn(&mut stage, &hosts, &lost);
     stage.run_for(MINUTE * 30);
     hosts.retain(|host| !lost.contains(host));
+    stage.work.forget_values_of(&lost);
     let origin = hosts[0];
     let mut file = None;
     for _ in 0..PUTS_MAX {
