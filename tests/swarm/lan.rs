@@ -1,7 +1,8 @@
 //! Nodes on one LAN that no one gave an address of another.
 
 use crate::lab::{Lab, PORT};
-use crate::network::{MIB, Node, content, file, wait_for};
+use crate::network::{MIB, Node, content, file};
+use crate::support::{LIMIT, wait_until};
 use elver::node::command::{Command, Learned, Peer, Reply, Response};
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -14,8 +15,9 @@ fn everywhere() -> SocketAddr {
 fn started(lab: &Lab, machines: u8) -> Vec<Node> {
     let start = |machine| lab.node_at(machine, everywhere(), &[], &["--lan", "--network", "lan test"]);
     let nodes: Vec<Node> = (1..=machines).map(start).collect();
-    wait_for("every node to know every other", || {
-        nodes.iter().all(|node| node.status().peers + 1 >= u32::from(machines))
+    // A here that was lost is followed by another after a minute.
+    wait_until("every node to know every other", LIMIT * 3, || {
+        nodes.iter().all(|node| node.status().peers + 1 >= u32::from(machines)).then_some(())
     });
     nodes
 }
